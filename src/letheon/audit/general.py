@@ -1,0 +1,59 @@
+"""Audit of anybody's own data: forget, retain and optional holdout rows; no retrain needed.
+
+    every split                probability, ROUGE-L recall (rows with a prompt), perplexity, extraction strength, exact memorisation
+    forget, retain             refusal rate; truth ratio where rows have wrong answers
+    retain (and known facts)   model utility: the harmonic mean of the parts that exist
+    forget against holdout     membership attacks, privleak
+    with a retrained model     forget quality, reference attack
+
+What cannot be measured has no value and says why. Without a retrained model the rows of the holdout show what never having known looks
+like. Cards: tofu, mia, relearning-and-extraction.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from letheon.core.data import Data
+from letheon.core.findings import Finding
+from letheon.core.method import Audit
+from letheon.core.run import Run
+from letheon.core.settings import Field
+
+from ._parts import UTILITY
+from ._suite import SuiteSettings, attacks, run_probes
+
+if TYPE_CHECKING:
+    from letheon.core.readings import Readings
+
+
+class GeneralSettings(SuiteSettings):
+    """Settings that suites share, with fewer rows by default."""
+
+    limit: int | None = Field(400, ge=1, description="rows per split, the first ones in their order; None: all")
+
+
+class GeneralSuite(Audit):
+    """All that can be measured on any data."""
+
+    Settings, tiny = GeneralSettings, {"limit": 4, "max_new_tokens": 8}
+
+    def measure(self, readings: Readings, data: Data, run: Run, reference: Readings | None = None) -> list[Finding]:
+        """Findings of all probes; what cannot be measured has no value and says why."""
+        retain = "retain-check" if "retain-check" in data else "retain"
+        known = tuple(name for name in UTILITY[1:] if name in data)
+        asked = ("forget", retain, *known)
+        seen = (*asked, "holdout") if "holdout" in data else asked
+        plan = {
+            "membership": {"attacks": attacks(self)},
+            "privleak": {},
+            "probability": {"splits": seen},
+            "rouge": {"splits": seen},
+            "perplexity": {"splits": seen},
+            "memorisation": {"splits": seen},
+            "truth-ratio": {"splits": asked},
+            "forget-quality": {},
+            "model-utility": {"splits": (retain, *known)},
+            "refusal-rate": {"splits": ("forget", retain)},
+        }
+        return run_probes(self, plan, readings, data, run, reference)

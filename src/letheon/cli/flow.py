@@ -1,0 +1,208 @@
+"""What the commands do: load, change, audit, save. Each is whole or leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from letheon.core import registry
+from letheon.core.data import Data
+from letheon.core.errors import DataError, MethodError, SubjectError
+from letheon.core.settings import Choice
+
+from . import output
+from .recipe import Recipe
+
+if TYPE_CHECKING:
+    from letheon.core.findings import Findings
+    from letheon.core.method import Change
+    from letheon.core.run import Run
+    from letheon.core.subject import Subject
+
+log = logging.getLogger("letheon")
+_WORDS = {"forget": "forget", "retain": "keep", "holdout": "compare with"}
+
+
+def cache_folder() -> Path:
+    """Where readings are kept between commands: `$LETHEON_CACHE`, or `letheon` in the user's cache folder."""
+    base = os.environ.get("LETHEON_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "letheon"
+    return Path(base)
+
+
+def make_run(recipe: Recipe, out: Path | None, *, resume: bool = False, progress: bool = True) -> Run:
+    """The run of a recipe, with its metrics and checkpoints in `out`."""
+    from letheon.core.run import Run
+
+    return Run(
+        recipe.seed,
+        out,
+        device=recipe.device,
+        dtype=recipe.dtype,
+        cache=cache_folder(),
+        resume=resume,
+        trackers=recipe.trackers,
+        progress=progress,
+        checkpoint_every=recipe.checkpoint_every,
+    )
+
+
+def load_data(choice: Choice) -> Data:
+    """Read the data and say what a person should know about it."""
+    data = registry.make(choice, "data").load()
+    for warning in data.warnings:
+        log.warning("%s", warning)
+    shown = [name for name in ("forget", "retain", "holdout") if name in data] or list(data)[:3]
+    more = f", and {len(data) - len(shown)} more splits" if len(data) > len(shown) else ""
+    log.info("data %s: %s%s", data.name, ", ".join(f"{len(data[name]):,} rows to {_WORDS.get(name, name)}" for name in shown), more)
+    return data
+
+
+def make_subject(choice: Choice, data: Data, run: Run) -> Subject:
+    """Load or train a model."""
+    subject = registry.make(choice, "subjects").build(data, run)
+    steps = ", ".join(step.method for step in subject.lineage) or "nothing that letheon knows of"
+    log.info("model %s: %s parameters, before now %s", subject.name, f"{sum(p.numel() for p in subject.module.parameters()):,}", steps)
+    return subject
+
+
+def make_change(choice: Choice) -> Change:
+    """The method of a recipe.
+
+    Raises:
+        MethodError: there is none of that name, or it does not change a model.
+        SettingsError: a setting is unknown or out of bounds.
+    """
+    from letheon.core.method import Change
+
+    plugin = registry.find(choice.name)
+    if not issubclass(registry.load(plugin.name, plugin.role), Change):
+        what = f"`{choice.name}` is a {registry.ROLES[plugin.role]} and does not change a model"
+        raise MethodError(what, "`letheon methods erase` lists those that do")
+    return registry.make(choice, plugin.role)
+
+
+def check_kept(method: Change, data: Data) -> None:
+    """Say before a model is loaded that rows to keep are missing, and how to go without."""
+    term = getattr(method, "retain", None)
+    if term is not None and "retain" in term.splits and "retain" not in data:
+        hint = "Give `--retain ROWS`, or `--set retain=none` to go without"
+        raise DataError(f"`{method.name()}` needs rows to keep (`retain`) and was given none", hint)
+
+
+def windowed(data: Data, subject: Subject, window: int | None) -> Data:
+    """Cut plain text into windows where that was asked for."""
+    if window is None:
+        return data
+    for name, split in data.items():
+        data = data.with_split(name, subject.encoder.windowed(split, window))
+    return data
+
+
+def audited(choice: Choice, models: Mapping[str, Subject | None], data: Data, run: Run, context: dict[str, Any]) -> Findings:
+    """Audit models side by side. All must read text in the same way, or their numbers cannot be compared."""
+    from letheon import api
+
+    first = models["after"]
+    if first is None:
+        raise SubjectError("There is no model to audit")
+    for label, model in models.items():
+        if model is None:
+            continue
+        model.to(run.device)
+        if model.encoder.digest != first.encoder.digest:
+            log.warning("The %s model has another tokenizer, template or context than the audited one: compare with care", label)
+    suite = registry.make(choice, "audit")
+    with _waiting(f"audit `{choice.name}` of {len(models)} models", run.progress):
+        return api.audit(suite, first, data, run, before=models.get("before"), retrained=models.get("retrained"), context=context)
+
+
+@contextlib.contextmanager
+def _waiting(what: str, shown: bool) -> Iterator[None]:
+    """A sign of life on stderr where there is a terminal."""
+    from rich.console import Console
+
+    if not shown:
+        yield
+        return
+    with Console(stderr=True).status(what):
+        yield
+
+
+def _checked(recipe: Recipe, *, force: bool, resume: bool) -> tuple[Path, bool]:
+    """The output folder and whether it is to be replaced, once everything that is cheap to check has been checked."""
+    out = Path(recipe.out)
+    models = [Path(str(c.settings["path"])) for c in (recipe.subject, recipe.retrained) if c is not None and "path" in c.settings]
+    inputs = [Path(str(value)) for value in recipe.data.settings.values() if isinstance(value, str)]
+    existing = [[path for path in paths if path.exists()] for paths in (models, inputs)]
+    replace = output.check_folder(out, force=force, models=existing[0], inputs=existing[1])
+    output.check_work(out, force=force, resume=resume)
+    for choice, role in ((recipe.subject, "subjects"), (recipe.data, "data"), (recipe.method, None), (recipe.audit, "audit")):
+        if choice is not None:
+            registry.find(choice.name, role)
+    return out, replace
+
+
+def erased(recipe: Recipe, *, force: bool = False, resume: bool = False, progress: bool = True) -> tuple[Path, Subject]:
+    """Change a model and save it as an ordinary Hugging Face folder, with `metrics.jsonl` beside the weights."""
+    out, replace = _checked(recipe, force=force, resume=resume)
+    data, method = load_data(recipe.data), make_change(recipe.method)
+    check_kept(method, data)
+    before = make_subject(recipe.subject, data, make_run(recipe, None, progress=progress))
+    before.disposable = True  # nothing else needs it: the change may take the weights over
+    with output.working(out, resume=resume) as work:
+        run = make_run(recipe, work, resume=resume, progress=progress)
+        try:
+            after = method.apply(before, windowed(data, before, recipe.window), run)
+        finally:
+            run.close()
+        after.save(work / "model", replace=True)
+        if (work / "metrics.jsonl").is_file():
+            os.replace(work / "metrics.jsonl", work / "model" / "metrics.jsonl")
+        output.place(work / "model", out, replace=replace)
+    return out, after
+
+
+def execute(
+    recipe: Recipe, *, force: bool = False, resume: bool = False, progress: bool = True, command: str = ""
+) -> tuple[Path, Findings | None]:
+    """A whole recipe: `out/model` and `out/metrics.jsonl`, and with an audit `out/findings.json` and `out/report.html`."""
+    from letheon import api
+
+    out, replace = _checked(recipe, force=force, resume=resume)
+    data, method = load_data(recipe.data), make_change(recipe.method)
+    check_kept(method, data)
+    if recipe.audit is not None:
+        registry.make(recipe.audit, "audit")  # a wrong setting shows now, not after the training
+    findings = None
+    with output.working(out, resume=resume) as work:
+        run = make_run(recipe, work, resume=resume, progress=progress)
+        try:
+            before = make_subject(recipe.subject, data, _stage(run, "subject"))
+            after = method.apply(before, windowed(data, before, recipe.window), run)
+        finally:
+            run.close()
+        after.save(work / "model", replace=True)
+        if recipe.audit is not None:
+            retrained = make_subject(recipe.retrained, data, _stage(run, "retrained")) if recipe.retrained else None
+            context = {"command": command, "recipe": recipe.model_dump(mode="json")}
+            models = {"before": before, "after": after, "retrained": retrained}
+            findings = audited(recipe.audit, models, windowed(data, after, recipe.window), run, context)
+            findings.save(work / "findings.json")
+            api.report(findings).save(work / "report.html")
+        output.place(work, out, replace=replace)
+    return out, findings
+
+
+def _stage(run: Run, name: str) -> Run:
+    """A run for one stage, with metrics and checkpoints of its own below the run's folder."""
+    from letheon.core.run import Run
+
+    out = None if run.out is None else run.out / name
+    return Run(
+        run.seed, out, device=str(run.device), dtype=run.dtype, cache=run.cache, resume=run.resume, progress=run.progress,
+        checkpoint_every=run.checkpoint_every,
+    )  # fmt: skip

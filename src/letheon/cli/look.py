@@ -1,0 +1,192 @@
+"""Commands that look things up: methods, show, check, new. None of them loads a model of yours."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import textwrap
+import types
+import typing
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .options import Json, print_json
+
+
+def _width() -> int:
+    """Columns of the terminal, 80 where there is none."""
+    return max(40, shutil.get_terminal_size((80, 24)).columns)
+
+
+def _wrapped(text: str, indent: int, first: str = "") -> str:
+    """`text` in lines of the terminal's width; `first` stands in front, the other lines are indented."""
+    lines = textwrap.wrap(
+        text, _width(), initial_indent=first, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines) or first
+
+
+def _flowed(text: str) -> str:
+    """A docstring at the terminal's width: prose is flowed anew, indented lines (formulas, tables) keep their beginning."""
+    out: list[str] = []
+    prose: list[str] = []
+    for line in [*text.splitlines(), ""]:
+        if line and not line.startswith(" "):
+            prose.append(line)
+            continue
+        if prose:
+            out.append(_wrapped(" ".join(prose), 0))
+            prose = []
+        indent = len(line) - len(line.lstrip())
+        parts = re.split(r" {3,}", line.strip()) if len(line) > _width() else []  # a formula and what it says about its names
+        out += [_wrapped(part, indent + 6, " " * (indent + 4 * (k > 0))) for k, part in enumerate(parts)] or [line]
+    return "\n".join(out).strip("\n")
+
+
+def _role(name: str) -> str:
+    """A role by its name or its last part: `retain` is `train/retain`."""
+    from letheon.core.errors import MethodError, did_you_mean
+    from letheon.core.registry import ROLES
+
+    found = [role for role in ROLES if name in (role, role.rsplit("/", 1)[-1])]
+    if not found:
+        raise MethodError(f"There is no role `{name}`", did_you_mean(name, ROLES))
+    return found[0]
+
+
+def methods(
+    role: Annotated[str | None, typer.Argument(help="Only one role, such as `erase`, `audit` or `retain`.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List everything that can be named.
+
+    Methods, audits, data sources, subjects and the axes of training, by role.
+    """
+    from letheon.core import registry
+
+    chosen = None if role is None else _role(role)
+    found = [plugin for plugin in registry.all_plugins() if chosen in (None, plugin.role)]
+    if as_json:
+        print_json([{"name": p.name, "role": p.role, "summary": p.summary} for p in found])
+        return
+    width = max((len(plugin.name) for plugin in found), default=0)
+    last = None
+    for plugin in found:
+        if plugin.role != last:
+            typer.echo(("" if last is None else "\n") + plugin.role)
+            last = plugin.role
+        typer.echo(_wrapped(plugin.summary, width + 4, f"  {plugin.name.ljust(width)}  "))
+    if not found:
+        typer.echo(f"{chosen}: nothing yet")
+
+
+def show(name: Annotated[str, typer.Argument(help="Name of a method, audit, source, subject or axis.")], as_json: Json = False) -> None:
+    """Show what a method does, and its settings."""
+    from letheon.core import registry
+
+    plugin = registry.find(name)
+    settings = registry.load(plugin.name, plugin.role).Settings
+    own = [key for key in settings.model_fields if key in settings.__annotations__]  # first what only this plug-in has
+    rows = [_setting(key, settings.model_fields[key]) for key in dict.fromkeys([*own, *settings.model_fields])]
+    if as_json:
+        print_json({"name": plugin.name, "role": plugin.role, "text": plugin.docstring, "settings": rows})
+        return
+    typer.echo(f"{plugin.name} ({registry.ROLES[plugin.role]})\n\n{_flowed(plugin.docstring)}\n\nSettings" + ("" if rows else ": none"))
+    for row in rows:
+        default = "must be given" if row["required"] else f"default {_text(row['default'])}"
+        about = "; ".join(part for part in (row["type"], default, row["bounds"]) if part)
+        typer.echo(_wrapped(f"({about})", 6, f"  {row['name']}  "))
+        typer.echo(_wrapped(row["description"], 6, " " * 6))
+
+
+def _setting(key: str, field: Any) -> dict[str, Any]:
+    """One setting as plain values."""
+    return {
+        "name": key,
+        "type": _kind(key, field.annotation),
+        "default": None if field.is_required() else _plain(field.get_default(call_default_factory=True)),
+        "required": field.is_required(),
+        "bounds": _bounds(field.metadata),
+        "description": field.description or "",
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A default as JSON knows it: a plug-in by its name, a path as text."""
+    name = getattr(value, "name", None)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return name if isinstance(name, str) else value
+
+
+def _text(value: Any) -> str:
+    """A default as it is written behind `--set KEY=`."""
+    import json
+
+    return value if isinstance(value, str) and value else json.dumps(value, default=str)
+
+
+def _kind(key: str, annotation: Any) -> str:
+    """What may be given, in words."""
+    from letheon.core.registry import ROLES, plugins
+    from letheon.core.settings import Choice
+
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(str, parts))
+    if origin is Annotated:
+        return _kind(key, parts[0])
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_kind(key, part) for part in parts if part is not type(None)) + (" or null" if type(None) in parts else "")
+    if annotation is Choice:
+        role = next((role for role in ROLES if role in (f"train/{key}", f"train/{key}s")), None)
+        return "one of " + ", ".join(plugins(role)) if role else "a plug-in"
+    if origin in (list, tuple, set, frozenset, dict):
+        return "a table" if origin is dict else "a list"
+    return {bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path"}.get(annotation, "")
+
+
+def _bounds(metadata: Iterable[Any]) -> str:
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    return " and ".join(f"{sign} {getattr(item, key)}" for item in metadata for key, sign in signs.items() if hasattr(item, key))
+
+
+def check(name: Annotated[str, typer.Argument(help="Name of a plug-in, or path of its file.")], as_json: Json = False) -> None:
+    """Check a plug-in against its contracts on toy models.
+
+    The exit code is 1 if one of them does not hold.
+    """
+    from letheon.testing.contracts import check as run_contracts
+
+    results = run_contracts(name)
+    failed = [result for result in results if not result.passed]
+    if as_json:
+        print_json([{"contract": r.contract, "passed": r.passed, "message": r.message} for r in results])
+    else:
+        for result in results:
+            text = result.contract + (f": {result.message}" if result.message else "")
+            typer.echo(_wrapped(text, 5, "ok   " if result.passed else "FAIL "))
+        typer.echo(f"{len(results) - len(failed)} of {len(results)} contracts hold")
+    if failed:
+        raise typer.Exit(1)
+
+
+def new(
+    role: Annotated[str, typer.Argument(help="Role, such as `erase`.")],
+    name: Annotated[str, typer.Argument(help="Name of the new plug-in, such as `my-method`.")],
+    root: Annotated[Path | None, typer.Option(help="Folder to write into; default: the checkout that letheon runs from, or here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the files of a new plug-in: method, card, test."""
+    from letheon.testing.scaffold import write
+
+    paths = [str(path) for path in write(_role(role), name, root)]
+    if as_json:
+        print_json({"files": paths})
+        return
+    typer.echo("\n".join(paths))

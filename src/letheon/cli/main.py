@@ -1,0 +1,118 @@
+"""`letheon`: the command line. Data goes to stdout, progress and errors to stderr.
+
+Commands import what they need when they run, so that help appears at once. Exit codes: 0 done, 1 a contract does not hold, 2 wrong use or
+wrong input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+
+import typer
+
+from letheon.core.errors import LetheonError
+
+from . import look, results, work
+from .options import ARGUMENTS, Messages, say
+
+app = typer.Typer(
+    name="letheon",
+    help="Decides what a neural network learns, keeps and forgets, and proves it.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for function in (work.demo, work.erase, results.audit, work.micro, work.run, results.report, results.compare):
+    app.command()(function)
+for function in (look.methods, look.show, look.check, look.new):
+    app.command()(function)
+# typer has brought its own copy of click since 0.26; both raise a class of this name for wrong use.
+_Usage = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
+_LOUD = ("transformers", "accelerate", "httpx", "filelock", "absl")  # their warnings say nothing that letheon does not say itself
+
+
+def _version(value: bool) -> None:
+    if value:
+        from letheon import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and exit.")) -> None:
+    """Decides what a neural network learns, keeps and forgets, and proves it."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. Every error that letheon raises on purpose becomes one sentence on stderr."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    with _settled(arguments, process=argv is None):
+        try:
+            code = app(arguments or ["--help"], prog_name="letheon", standalone_mode=False)
+            sys.stdout.flush()
+        except LetheonError as error:
+            say("error", str(error))
+            return 130 if isinstance(error.__context__, KeyboardInterrupt) else 2
+        except _Usage as error:
+            say("error", _usage(error))
+            return 2
+        except (KeyboardInterrupt, typer.Abort):
+            code = 130
+        except BrokenPipeError:  # the reader of our output has gone: `letheon methods | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except (MemoryError, RuntimeError) as error:
+            signs = ("out of memory", "can't allocate memory")  # how torch says it on a GPU and on a CPU
+            if not isinstance(error, MemoryError) and not any(sign in str(error).lower() for sign in signs):
+                raise
+            say("error", "Out of memory. Lower `--set tokens_per_batch=...`, or train fewer weights with `--set parameters=lora`")
+            return 2
+        if code == 130:
+            say("error", "Interrupted")
+        return code if isinstance(code, int) else 0
+
+
+def _usage(error: Exception) -> str:
+    """Wrong use of the command line in one sentence, with the command whose help to read."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "letheon"
+    message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+    return f"{message}{'' if message.endswith('?') else '.'} See `{path} --help`"
+
+
+@contextlib.contextmanager
+def _settled(arguments: list[str], process: bool) -> Iterator[None]:
+    """Messages on stderr inside the block, and nothing from other packages; all as it was afterwards.
+
+    Args:
+        process: this is a process of its own: a request to end (SIGTERM) then saves a checkpoint as Ctrl-C does.
+    """
+    logger, handler, token = logging.getLogger("letheon"), Messages(), ARGUMENTS.set(tuple(arguments))
+    level, others = logger.level, {name: logging.getLogger(name).level for name in _LOUD}
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    for name in others:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if process:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        for name, had in others.items():
+            logging.getLogger(name).setLevel(had)
+        ARGUMENTS.reset(token)

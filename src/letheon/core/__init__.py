@@ -1,0 +1,1 @@
+"""Core types: data, subject, method, settings, run, readings, findings, registry, errors."""

@@ -1,0 +1,145 @@
+"""Plug-ins found by file: `erase/npo.py` is `npo`. Listing reads files as text and imports nothing.
+
+A role is a folder of one-file plug-ins. Files that begin with an underscore are shared parts, not plug-ins. Other packages join
+through the entry point group `letheon.methods`, where an entry is named `role:name` and points to a class.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import inspect
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .errors import MethodError, did_you_mean
+from .settings import Choice
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+# Folder below the package -> what a person calls its plug-ins. A folder that does not exist yet has no plug-ins.
+ROLES = {
+    "data": "data source",
+    "subjects": "subject",
+    "shield": "shield",
+    "select": "selector",
+    "erase": "erasing method",
+    "keep": "continual-learning method",
+    "adapt": "adapter",
+    "compress": "compressor",
+    "guard": "guard",
+    "audit": "audit",
+    "train/retain": "retain term",
+    "train/rules": "gradient rule",
+    "train/parameters": "parameter space",
+    "train/samplers": "sampler",
+}
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A plug-in that has been found but not imported."""
+
+    name: str
+    role: str
+    target: str  # "package.module" or "package.module:Class"
+    path: Path | None
+
+    @property
+    def docstring(self) -> str:
+        """The module docstring, read from the file without importing it."""
+        if self.path is None:
+            return f"from the package {self.target.split('.')[0]}"
+        return ast.get_docstring(ast.parse(self.path.read_text(encoding="utf-8"))) or ""
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring."""
+        return (self.docstring.splitlines() or [""])[0]
+
+
+def role_folder(role: str) -> Path:
+    """The folder that holds the plug-ins of one role."""
+    return _PACKAGE / role
+
+
+@functools.cache
+def plugins(role: str) -> dict[str, Plugin]:
+    """All plug-ins of one role by name, sorted by name."""
+    found = {}
+    for path in sorted(role_folder(role).glob("*.py")):
+        if not path.name.startswith("_"):
+            name = path.stem.replace("_", "-")
+            found[name] = Plugin(name, role, ".".join(["letheon", *role.split("/"), path.stem]), path)
+    for entry in entry_points(group="letheon.methods"):
+        where, _, name = entry.name.partition(":")
+        if where == role and name:
+            found[name] = Plugin(name, role, entry.value, None)
+    return dict(sorted(found.items()))
+
+
+def all_plugins() -> list[Plugin]:
+    """Every plug-in of every role."""
+    return [plugin for role in ROLES for plugin in plugins(role).values()]
+
+
+def find(name: str, role: str | None = None) -> Plugin:
+    """The plug-in called `name`, in one role or in all of them.
+
+    Raises:
+        MethodError: nothing has that name (the hint gives the nearest), or two roles have it and no role was given.
+    """
+    candidates = list(plugins(role).values()) if role else all_plugins()
+    wanted = name.replace("_", "-")
+    hits = [plugin for plugin in candidates if plugin.name == wanted or f"{plugin.role}/{plugin.name}" == wanted]
+    if len(hits) == 1:
+        return hits[0]
+    if not hits:
+        kind = ROLES[role] if role else "method"
+        raise MethodError(f"There is no {kind} called `{name}`", did_you_mean(name, [p.name for p in candidates]))
+    full = ", ".join(f"`{plugin.role}/{plugin.name}`" for plugin in hits)
+    raise MethodError(f"`{name}` is the name of {len(hits)} things: {full}", "Give the longer name")
+
+
+def load(name: str, role: str | None = None) -> type:
+    """Import the plug-in called `name` and return its one public class."""
+    plugin = find(name, role)
+    module_name, _, class_name = plugin.target.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "letheon":
+            raise
+        raise MethodError(f"`{plugin.name}` cannot be imported: {error}", "Install the package that is missing") from error
+    if not class_name:
+        return public_class(module)
+    if not hasattr(module, class_name):
+        what = f"`{plugin.name}` points to `{plugin.target}`, but the module has no `{class_name}`"
+        raise MethodError(what, "The package that offers it names it wrongly")
+    return getattr(module, class_name)
+
+
+def public_class(module: ModuleType) -> type:
+    """The one public class with `Settings` that a plug-in file defines.
+
+    Raises:
+        MethodError: there is none, or more than one.
+    """
+    classes = [
+        value
+        for key, value in vars(module).items()
+        if inspect.isclass(value) and value.__module__ == module.__name__ and not key.startswith("_") and hasattr(value, "Settings")
+    ]
+    if len(classes) != 1:
+        names = ", ".join(cls.__name__ for cls in classes) or "none"
+        raise MethodError(f"`{module.__name__}` must hold one public class with `Settings`, found {names}")
+    return classes[0]
+
+
+def make(choice: Choice, role: str) -> Any:
+    """Build the plug-in that a `Choice` names, with the choice's own settings."""
+    return load(choice.name, role)(**choice.settings)

@@ -1,0 +1,149 @@
+"""Subject: a model, the encoder that feeds it, and its lineage."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from .adapter import is_adapted, save_adapter
+from .errors import SubjectError
+from .files import whole_folder, write_text
+from .quiet import quiet
+
+if TYPE_CHECKING:
+    from .encode import TextEncoder
+
+NOTES = "letheon.json"  # template and lineage, beside the weights; other tools ignore it
+
+
+@contextlib.contextmanager
+def _safetensors_faults() -> Iterator[None]:
+    """A disk fault inside safetensors as the OSError that it is."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
+
+
+@dataclass(frozen=True)
+class Step:
+    """One method that was applied: enough to repeat it."""
+
+    method: str
+    settings: dict[str, Any]
+    seed: int
+    data: str  # digest
+    before: str  # digest of the subject it was applied to
+    version: str
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+class Subject:
+    """A model that can be changed and audited.
+
+    Args:
+        module: the network, in evaluation mode.
+        encoder: turns examples into its input.
+        lineage: every method applied so far, oldest first.
+        name: how tables call it.
+        disposable: the next change may take the module over instead of copying it (the caller has no other use for it).
+    """
+
+    def __init__(
+        self, module: nn.Module, encoder: TextEncoder, lineage: tuple[Step, ...] = (), name: str = "model", *, disposable: bool = False
+    ):
+        self._module: nn.Module | None = module.eval()
+        self.encoder, self.lineage, self.name, self.disposable = encoder, tuple(lineage), name, disposable
+        self._digest: tuple[tuple[int, ...], str] | None = None
+
+    @property
+    def module(self) -> nn.Module:
+        """The network.
+
+        Raises:
+            SubjectError: this subject was disposable and a change has taken its module over.
+        """
+        if self._module is None:
+            raise SubjectError(f"`{self.name}` was handed over to a change and is gone", "Load it again, or do not mark it disposable")
+        return self._module
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.module.parameters()).device
+
+    @property
+    def digest(self) -> str:
+        """sha256 over names, shapes, types and bytes of all weights and over the encoder (hexadecimal)."""
+        tensors = self.module.state_dict()
+        stamp = tuple(tensor._version for tensor in tensors.values()) + tuple(tensor.data_ptr() for tensor in tensors.values())
+        if self._digest is None or self._digest[0] != stamp:
+            total = hashlib.sha256(self.encoder.digest.encode())
+            for key in sorted(tensors):
+                tensor = tensors[key].detach().cpu().contiguous()
+                total.update(f"{key}|{tensor.dtype}|{tuple(tensor.shape)}".encode())
+                total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+            self._digest = (stamp, total.hexdigest())
+        return self._digest[1]
+
+    def fork(self) -> Subject:
+        """A subject that may be changed: a copy, or the module itself where this subject is disposable."""
+        module = self.module
+        if self.disposable:
+            self._module = None
+        else:
+            module = copy.deepcopy(module)
+        return Subject(module, self.encoder, self.lineage, self.name)
+
+    def with_step(self, step: Step) -> Subject:
+        """The same module with one more step in its lineage."""
+        return Subject(self.module, self.encoder, (*self.lineage, step), self.name, disposable=self.disposable)
+
+    def to(self, device: torch.device | str) -> Subject:
+        """Move the weights and return self."""
+        self.module.to(device)
+        return self
+
+    def check_finite(self) -> None:
+        """Raise SubjectError if a weight is NaN or infinite."""
+        for key, tensor in self.module.state_dict().items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                what = f"The weights of `{self.name}` hold NaN or infinity in `{key}`"
+                raise SubjectError(what, "The file is damaged or training diverged")
+
+    def save(self, folder: str | Path, *, replace: bool = False) -> Path:
+        """Write an ordinary Hugging Face folder with safetensors, whole or not at all. An adapter is saved as an adapter.
+
+        Raises:
+            RunError: the folder exists and `replace` is false, or the disk refuses; what stood there before still does.
+        """
+        folder = Path(folder)
+        with whole_folder(folder, replace=replace) as work, quiet(), _safetensors_faults():
+            if is_adapted(self.module):
+                save_adapter(self.module, self.encoder.tokenizer, work)
+            else:
+                self.module.save_pretrained(work, safe_serialization=True)
+            self.encoder.tokenizer.save_pretrained(work)
+            notes = {"format": "letheon.subject/1", "encoder": self.encoder.described(), "lineage": [asdict(step) for step in self.lineage]}
+            write_text(work / NOTES, json.dumps(notes, indent=1, ensure_ascii=False) + "\n")
+        return folder
+
+    def __repr__(self) -> str:
+        size = sum(parameter.numel() for parameter in self.module.parameters())
+        return f"Subject({self.name!r}, {size:,} parameters, {len(self.lineage)} steps)"

@@ -1,0 +1,273 @@
+"""Files to records: JSON lines, JSON, CSV, Parquet and plain text, with the row and line where something is broken.
+
+Text files may be compressed (`.gz`), may begin with a byte order mark and must be UTF-8. Rows count from 1. A `.txt` file is one row.
+A `.json` file holds a list, an object with one list in it, or (as TOFU's files do) one object a line.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import itertools
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from letheon.core.errors import DataError, nearest
+
+from ._fields import shown
+
+LINES, WHOLE, CELLS, PARQUET, TEXT = (".jsonl", ".ndjson"), (".json",), (".csv", ".tsv"), (".parquet", ".pq"), (".txt",)
+KNOWN = LINES + WHOLE + CELLS + PARQUET + TEXT
+_MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest input that is read: `megabytes` of a file once unpacked, `rows` of a file, `characters` of a text."""
+
+    megabytes: float = 1024
+    rows: int = 2_000_000
+    characters: int = 20_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What stands in one row, before anything is known about its fields. `line` is None where rows are not lines."""
+
+    path: Path
+    row: int
+    value: Any
+    line: int | None = None
+
+    @property
+    def where(self) -> str:
+        """File and row, as messages begin."""
+        return f"{self.path}, row {self.row}" + (f" (line {self.line})" if self.line not in (None, self.row) else "")
+
+
+def read_records(path: Path, limits: Limits, names: frozenset[str] = frozenset()) -> Iterator[Record]:
+    """The rows of a file, in order; there is at least one.
+
+    Args:
+        path: the file; its name says the format.
+        limits: what is too large.
+        names: lower-case names of fields; a JSON object that has one of them is a row and not a table of rows.
+
+    Raises:
+        DataError: the file is missing, not readable, empty, too large, of an unknown format or broken.
+    """
+    path = path.expanduser()
+    kind = _kind(path)
+    _check_is_file(path)
+    found = _parquet(path, limits) if kind in PARQUET else _from_text(path, kind, limits, names)
+    count = 0
+    for count, record in enumerate(found, 1):
+        if count > limits.rows:
+            raise DataError(f"{path} has more than {limits.rows} rows", "Read the first with `limit`, or raise `max_rows`")
+        yield record
+    if not count:
+        raise DataError(f"{path} holds no rows", "A split needs at least one")
+
+
+def _kind(path: Path) -> str:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    packed = suffixes[-1:] == [".gz"]
+    kind = (suffixes[-2:-1] if packed else suffixes[-1:] or [""])[0] if suffixes else ""
+    if path.is_dir():
+        inside = sorted(file.name for file in path.iterdir() if file.suffix.lower() in (*KNOWN, ".gz"))[:3]
+        raise DataError(f"{path} is a folder, not a file", "Name a file in it" + (f", such as {', '.join(inside)}" if inside else ""))
+    if kind not in KNOWN or (packed and kind in PARQUET):
+        raise DataError(f"{path} has no known ending", f"Known: {', '.join(KNOWN)}, and .gz after those of text")
+    return kind
+
+
+def _check_is_file(path: Path) -> None:
+    if path.is_file():
+        return
+    if path.exists():
+        raise DataError(f"{path} is not an ordinary file")
+    if not path.parent.is_dir():
+        raise DataError(f"There is no file {path}", f"There is no folder {path.parent}")
+    near = nearest(path.name, [file.name for file in path.parent.iterdir()])
+    raise DataError(f"There is no file {path}", f"Did you mean `{near}`?" if near else None)
+
+
+def read_bytes(path: Path, limits: Limits) -> bytes:
+    """The content of a file, unpacked, without byte order mark.
+
+    Raises:
+        DataError: it cannot be read or unpacked, is too large, or is UTF-16.
+    """
+    most = int(limits.megabytes * _MEGABYTE)
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            raw = file.read(most + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is not a whole gzip file: {error}", "Was the download cut short?") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    if len(raw) > most:
+        raise DataError(f"{path} holds more than {limits.megabytes:g} MB", "Split it, or raise `max_megabytes`")
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise DataError(f"{path} is UTF-16, not UTF-8", "Save it as UTF-8")
+    return raw.removeprefix(b"\xef\xbb\xbf")
+
+
+def read_lines(path: Path, limits: Limits) -> list[str]:
+    """The lines of a text file that are not empty, without spaces around them."""
+    lines = [line.strip() for line in _decode(read_bytes(path, limits), str(path)).splitlines()]
+    return [line for line in lines if line]
+
+
+def _decode(raw: bytes, where: str, first_line: int | None = 1) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = raw.count(b"\n", 0, error.start)
+        line = "" if first_line is None else f" in line {first_line + before}"
+        raise DataError(f"{where}: not UTF-8{line} (byte 0x{raw[error.start]:02x})", "Save the file as UTF-8") from error
+
+
+def _from_text(path: Path, kind: str, limits: Limits, names: frozenset[str]) -> Iterator[Record]:
+    raw = read_bytes(path, limits)
+    if not re.search(rb"\S", raw):
+        raise DataError(f"{path} is empty", "A split needs at least one row")
+    if kind in TEXT:
+        return iter([Record(path, 1, {"text": _decode(raw, str(path))})])
+    if kind in CELLS:
+        return _cells(path, _decode(raw, str(path)), limits, "\t" if kind == ".tsv" else None)
+    if _is_lines(raw, kind):
+        return _lines(path, raw)
+    return _whole(path, _decode(raw, str(path)), names)
+
+
+def _is_lines(raw: bytes, kind: str) -> bool:
+    """Whether JSON is one value a line: said by the name, or seen where one of the first two lines is whole by itself."""
+    first, second = [*(hit[0] for hit in itertools.islice(re.finditer(rb"\S[^\n]*", raw), 2)), b""][:2]
+    if kind in LINES and not first.startswith(b"["):
+        return True
+    return bool(second) and (_is_value(first, dict, str) or first.startswith(b"{") and _is_value(second, dict))
+
+
+def _is_value(line: bytes, *kinds: type) -> bool:
+    try:
+        return isinstance(json.loads(line), kinds)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _why(error: Exception, line: bool = True) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        place = f"line {error.lineno}, column {error.colno}" if line else f"column {error.colno}"
+        return f"{error.msg[:1].lower()}{error.msg[1:]} at {place}"
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error).partition(";")[0]
+
+
+def _lines(path: Path, raw: bytes) -> Iterator[Record]:
+    row = 0
+    for line, content in enumerate(io.BytesIO(raw), 1):
+        if not content.strip():
+            continue
+        row += 1
+        where = Record(path, row, None, line).where
+        try:
+            value = json.loads(_decode(content, where, None))
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where}: broken JSON, {_why(error, line=False)}", "Each line must be one JSON object") from error
+        yield Record(path, row, value, line)
+
+
+def _whole(path: Path, text: str, names: frozenset[str]) -> Iterator[Record]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        row = f", row {_broken_row(text)}" if text.lstrip().startswith("[") else ""
+        raise DataError(f"{path}{row}: broken JSON, {_why(error)}", "Is a comma, quote or bracket missing there?") from error
+    if isinstance(value, dict):
+        lists = [key for key, part in value.items() if isinstance(part, list)]
+        is_row = not lists or any(key.strip().casefold() in names for key in value)
+        if not is_row and len(lists) > 1:
+            raise DataError(f"{path} holds {len(lists)} lists: {shown(lists, 5)}", "Put the list that is meant into a file of its own")
+        value = [value] if is_row else value[lists[0]]
+    if not isinstance(value, list):
+        raise DataError(f"{path} holds no list of rows", "Write a JSON list of objects, or one object a line")
+    for row, part in enumerate(value, 1):
+        yield Record(path, row, part)
+
+
+def _broken_row(text: str) -> int:
+    """The number of the row of a JSON list that cannot be read."""
+    decode, space = json.JSONDecoder().raw_decode, re.compile(r"\s*")
+    row, at = 1, text.index("[") + 1
+    while True:
+        try:
+            _, at = decode(text, space.match(text, at).end())  # type: ignore[union-attr]
+        except (ValueError, RecursionError):
+            return row
+        at = space.match(text, at).end()  # type: ignore[union-attr]
+        if text[at : at + 1] != ",":
+            return row
+        row, at = row + 1, at + 1
+
+
+def _cells(path: Path, text: str, limits: Limits, separator: str | None) -> Iterator[Record]:
+    """Rows of a table as text. A `.csv` without any comma in its header may use semicolons or tabs."""
+    head = text.lstrip("\r\n").partition("\n")[0]
+    if separator is None:
+        separator = next((mark for mark in ",;\t" if mark in head), ",")
+    before = csv.field_size_limit(max(limits.characters * 2, 131_072))  # a setting of the whole process, put back below
+    try:
+        yield from list(_table(path, csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)))
+    finally:
+        csv.field_size_limit(before)
+
+
+def _table(path: Path, reader: Any) -> Iterator[Record]:
+    header: list[str] | None = None
+    row, line = 0, 1
+    try:
+        for cells in reader:
+            first, line = line, reader.line_num + 1
+            if not cells:
+                continue
+            if header is None:
+                header = [name.strip() for name in cells]
+                twice = next((name for name in header if header.count(name) > 1), None)
+                if twice is not None:
+                    raise DataError(f"{path} has two columns called `{twice}`", "The first line must name each column once")
+                continue
+            row += 1
+            if len(cells) != len(header):
+                where = Record(path, row, None, first).where
+                hint = "A text with a separator or line break in it must stand in quotes"
+                raise DataError(f"{where} has {len(cells)} cells, the header has {len(header)}", hint)
+            yield Record(path, row, dict(zip(header, cells, strict=True)), first)
+    except csv.Error as error:
+        where = Record(path, row + (header is not None), None, line).where
+        raise DataError(f"{where}: broken CSV, {error}", "Is a quote left open?") from error
+
+
+def _parquet(path: Path, limits: Limits) -> Iterator[Record]:
+    try:
+        import pyarrow as arrow
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise DataError(f"{path}: reading Parquet needs the package pyarrow", "Install `letheon[parquet]`") from error
+    try:
+        with parquet.ParquetFile(path) as file:
+            size = sum(file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups))
+            if size > limits.megabytes * _MEGABYTE:
+                raise DataError(f"{path} holds more than {limits.megabytes:g} MB", "Split it, or raise `max_megabytes`")
+            row = 0
+            for batch in file.iter_batches(batch_size=1024):
+                for value in batch.to_pylist():
+                    row += 1
+                    yield Record(path, row, value)
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not a whole Parquet file: {str(error).splitlines()[0]}", "Was the download cut short?") from error

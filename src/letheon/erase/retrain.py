@@ -1,0 +1,88 @@
+"""The exact baseline: train again from before, without the forget rows.
+
+Every approximate erasure needs a yardstick that is right by construction: w = train(D without F, seed). This one starts from `base`, a
+folder with the model as it was before it saw the data, or from the same architecture with fresh weights, and trains with any method that
+learns one split. That method is given the split `kept` (else `retain`) and nothing else; the digest of what it was given is noted in the
+lineage. The same seed gives the same start and the same draws for every data set. An erasure is exact if its result has the distribution of
+this one over seeds. arXiv:1912.03817. Card: exact-unlearning.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+
+from letheon.core.data import Data
+from letheon.core.errors import SubjectError
+from letheon.core.forward import unwrapped
+from letheon.core.method import Change
+from letheon.core.registry import make
+from letheon.core.run import Run
+from letheon.core.settings import Choice, Field, Settings
+from letheon.core.subject import Step, Subject
+
+
+class RetrainSettings(Settings):
+    """Where to start and how to train."""
+
+    base: str = Field("scratch", min_length=1, description="model to start from: a folder or hub name, or `scratch` for fresh weights")
+    inner: Choice = Field("finetune", description="the method that trains, with its own settings")  # type: ignore[assignment]
+
+
+class Retrain(Change):
+    """Training without the forget rows."""
+
+    Settings, tiny = RetrainSettings, {"inner": {"name": "finetune", "steps": 3}}
+
+    def __init__(self, **values: Any):
+        super().__init__(**values)
+        self._inner("kept")  # a wrong name or value shows now
+
+    def _inner(self, split: str) -> Change:
+        inner = self.settings.inner
+        return make(Choice(name=inner.name, **{"split": split, **inner.settings}), "adapt")
+
+    def apply(self, subject: Subject, data: Data, run: Run) -> Subject:
+        """Train anew. The given subject lends its architecture, tokenizer and template; its weights are not read for `scratch`.
+
+        Raises:
+            DataError: there is neither `kept` nor `retain`.
+            SubjectError: the base has another tokenizer, or the subject's weights are damaged.
+        """
+        subject.check_finite()
+        split = "kept" if "kept" in data else "retain"
+        data.need(split, why="`retrain`")
+        rest = Data({split: data[split]}, data.name)
+        start = _fresh(subject, run) if self.settings.base == "scratch" else _loaded(subject, self.settings.base, rest, run)
+        began = start.digest
+        after = self._inner(split).apply(start, rest, run)
+        notes = {"started": began, "split": split, "learned": rest.digest, "inner": after.lineage[-1].settings, **after.lineage[-1].notes}
+        from letheon import __version__
+
+        step = Step(self.name(), self.settings.model_dump(mode="json"), run.seed, data.digest, subject.digest, __version__, notes)
+        return Subject(after.module, subject.encoder, (*subject.lineage, step), f"{subject.name}+{self.name()}")
+
+
+def _fresh(subject: Subject, run: Run) -> Subject:
+    """The subject's architecture with new weights, in its number format."""
+    known = unwrapped(subject.module)
+    with torch.random.fork_rng(devices=[]):  # transformers draws from the global generator
+        torch.manual_seed(run.derived_seed("retrain", "weights"))
+        module = type(known)(copy.deepcopy(known.config))
+    module.to(next(known.parameters()).dtype)
+    return Subject(module, subject.encoder, name="scratch", disposable=True)
+
+
+def _loaded(subject: Subject, base: str, data: Data, run: Run) -> Subject:
+    """The base model, read with the subject's tokenizer and template.
+
+    Raises:
+        SubjectError: the two tokenizers differ.
+    """
+    found = make(Choice(name="hf", path=base), "subjects").build(data, run)
+    if found.encoder.tokenizer.get_vocab() != subject.encoder.tokenizer.get_vocab():
+        hint = "Start from the model that the subject came from"
+        raise SubjectError(f"The base `{base}` has another tokenizer than `{subject.name}`", hint)
+    return Subject(found.module, subject.encoder, found.lineage, found.name, disposable=True)

@@ -1,0 +1,243 @@
+"""Log-likelihoods of scored tokens. All shifting, masking and softmax over the vocabulary happens here.
+
+Notation: b rows, t tokens, m scored tokens of a batch laid end to end in row order, v vocabulary, d width. A token at position i is
+predicted from the hidden state at position i - 1. Logits are made in chunks, so a full (b, t, v) tensor never exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+from .products import linear
+
+CHUNK = 1 << 22  # logits per chunk: 16 MiB in float32, which stays in a last-level cache
+
+
+@dataclass(frozen=True)
+class Head:
+    """The map from final hidden states to logits: `weight` (v, d) and an optional `bias` (v,).
+
+    Without a weight the states are the logits already (for models that change their logits after the output embedding).
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None = None
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(m, d) -> (m, v), at least float32."""
+        if self.weight is None:
+            logits = hidden.clone()  # callers work in place
+        elif torch.is_autocast_enabled(hidden.device.type):
+            logits = linear(hidden, self.weight, self.bias)
+        else:
+            logits = linear(hidden.to(self.weight.dtype), self.weight, self.bias)
+        return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
+    def rows_per_chunk(self, hidden: Tensor) -> int:
+        """How many of the tokens `hidden` (m, d) make one chunk of logits."""
+        return max(1, CHUNK // (hidden.shape[-1] if self.weight is None else self.weight.shape[0]))
+
+    def frozen(self) -> Head:
+        """A copy that no later step can change."""
+        return Head(*(None if part is None else part.detach().clone() for part in (self.weight, self.bias)))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One number per scored token, laid end to end.
+
+    Attributes:
+        values: (m,) for example negative log-likelihoods in nats.
+        row: (m,) position of each token's row in the batch, 0..b-1, ascending.
+        b: rows in the batch.
+    """
+
+    values: Tensor
+    row: Tensor
+    b: int
+
+    @property
+    def counts(self) -> Tensor:
+        """Scored tokens per row, (b,)."""
+        return torch.bincount(self.row, minlength=self.b)
+
+    def per_row(self) -> Tensor:
+        """Sums per row, (b,)."""
+        return self.values.new_zeros(self.b).index_add(0, self.row, self.values)
+
+    def per_row_mean(self) -> Tensor:
+        """Means per row, (b,); a row without scored tokens gives 0."""
+        return self.per_row() / self.counts.clamp(min=1)
+
+    def sum(self) -> Tensor:
+        """Sum over all tokens, a scalar."""
+        return self.values.sum()
+
+
+def scored_positions(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Which tokens of right-padded rows are scored: those from `starts` to `lengths`, never the first of a row.
+
+    Args:
+        starts: (b,) position of the first answer token.
+        lengths: (b,) tokens in the row.
+
+    Returns:
+        row (m,) and position (m,) of the scored tokens, in row order.
+    """
+    first = starts.clamp(min=1)
+    counts = (lengths - first).clamp(min=0)
+    row = torch.repeat_interleave(torch.arange(len(starts), device=starts.device), counts)
+    offset = torch.arange(int(counts.sum()), device=starts.device) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+    return row, first[row] + offset
+
+
+class _TokenNLL(torch.autograd.Function):
+    """Chunked cross-entropy: saves only hidden states and log-normalisers, makes the logits of a chunk again in backward."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, targets, autocast):  # (m, d), (v, d), (v,) or None, (m,)
+        nll, lse = [], []
+        head = Head(weight, bias)
+        with torch.autocast(hidden.device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+            rows = head.rows_per_chunk(hidden)
+            for part, target in zip(hidden.split(rows), targets.split(rows), strict=True):
+                logits = head.logits(part)
+                lse.append(logits.logsumexp(-1))
+                nll.append(lse[-1] - logits.gather(-1, target[:, None]).squeeze(-1))
+        lse_all = torch.cat(lse)
+        ctx.save_for_backward(hidden, weight, bias, targets, lse_all)
+        ctx.autocast = autocast
+        return torch.cat(nll)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):  # (m,)
+        hidden, weight, bias, targets, lse = ctx.saved_tensors
+        head = Head(weight, bias)
+        rows = head.rows_per_chunk(hidden)
+        need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
+        low = ctx.autocast or weight.dtype
+        grad_weight = torch.zeros_like(weight) if need_weight else None
+        grad_bias = torch.zeros_like(bias) if need_bias and bias is not None else None
+        grad_hidden = []
+        with torch.autocast(hidden.device.type, dtype=ctx.autocast or torch.bfloat16, enabled=ctx.autocast is not None):
+            for i in range(0, len(hidden), rows):
+                part, target = hidden[i : i + rows], targets[i : i + rows]
+                delta = head.logits(part).sub_(lse[i : i + rows, None]).exp_()  # softmax, (c, v)
+                delta[torch.arange(len(target), device=target.device), target] -= 1
+                delta.mul_(grad[i : i + rows, None])
+                if grad_bias is not None:
+                    grad_bias += delta.sum(0)
+                delta = delta.to(low)
+                if need_hidden:
+                    grad_hidden.append(linear(delta, weight.to(low).T).to(hidden.dtype))
+                if grad_weight is not None:
+                    grad_weight += linear(delta.T, part.to(low).T)
+        return torch.cat(grad_hidden) if need_hidden else None, grad_weight, grad_bias, None, None
+
+
+def token_nll(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
+    """Negative log-likelihood of `targets` (m,) given `hidden` (m, d), in nats, (m,); differentiable once."""
+    if not len(targets):
+        return hidden.sum() * 0 + hidden.new_zeros(0, dtype=torch.float32)
+    if head.weight is None:
+        return F.cross_entropy(head.logits(hidden), targets, reduction="none")
+    kind = hidden.device.type
+    autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    return _TokenNLL.apply(hidden, head.weight, head.bias, targets, autocast)
+
+
+def chunked(function: Callable[..., Tensor], head: Head, *parts: Tensor) -> Tensor:
+    """Apply `function(*parts)` to slices of m rows and lay the (m,) results end to end; backward makes each slice again."""
+    rows = head.rows_per_chunk(parts[0])
+    slices = zip(*(part.split(rows) for part in parts), strict=True)
+    if not torch.is_grad_enabled():
+        return torch.cat([function(*piece) for piece in slices])
+    return torch.cat([checkpoint(function, *piece, use_reentrant=False) for piece in slices])
+
+
+@dataclass(frozen=True)
+class TokenFacts:
+    """What a distribution says of one target token, each (m,).
+
+    Attributes:
+        log_probability: of the target, in nats.
+        rank: how many tokens are more likely than the target; 0 means that greedy decoding says it.
+        top: the most likely token.
+        mean: sum_v p log p, the mean log-probability (minus the entropy), or None where not asked for.
+        variance: sum_v p (log p)^2 - mean^2, or None where not asked for.
+    """
+
+    log_probability: Tensor
+    rank: Tensor
+    top: Tensor
+    mean: Tensor | None
+    variance: Tensor | None
+
+
+@torch.no_grad()
+def token_facts(
+    hidden: Tensor, head: Head, targets: Tensor, moments: bool | Tensor = True, source: Tensor | None = None
+) -> TokenFacts:
+    """Facts of `targets` (m,) given `hidden` (m, d). `moments` asks for mean and variance, which cost an exponential per logit.
+
+    With `source` (m,), ascending, target i is predicted by `hidden[source[i]]`: targets that share a state share its logits. As a mask
+    (m,) `moments` asks for some targets only; the others have NaN.
+    """
+    rows = max(1, head.rows_per_chunk(hidden) // 4)  # four small tables of logits fit the cache where one large one does not
+    if source is None:
+        source = torch.arange(len(targets), device=targets.device)
+    edges = torch.searchsorted(source, torch.arange(0, len(hidden) + rows, rows, device=source.device)).tolist()
+    found: list[tuple[Tensor, ...]] = []
+    for i, (first, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        if first == stop:
+            continue
+        part = hidden[i * rows : (i + 1) * rows]
+        at, target = source[first:stop] - i * rows, targets[first:stop]
+        logits = head.logits(part)  # (c, v)
+        top = logits.argmax(-1)[at]
+        rank = torch.where(top == target, 0, _higher(logits, at, target).clamp(min=1))  # of equal logits greedy decoding says one
+        lse = logits.logsumexp(-1, keepdim=True)
+        facts = [logits[at, target] - lse[at, 0], rank, top]
+        if moments is not False:
+            asked = moments[first:stop] if isinstance(moments, Tensor) else None
+            facts += _moments(logits, lse, at, asked)
+        found.append(tuple(facts))
+    if not found:
+        empty, whole = hidden.new_zeros(0, dtype=torch.float32), targets.new_zeros(0)
+        return TokenFacts(empty, whole, whole, *((None, None) if moments is False else (empty, empty)))
+    joined = [torch.cat(column) for column in zip(*found, strict=True)]
+    return TokenFacts(*joined[:3], *((None, None) if moments is False else joined[3:]))
+
+
+def _higher(logits: Tensor, at: Tensor, target: Tensor) -> Tensor:
+    """How many logits of row `at` (ascending) are higher than the target's, (m,) int32; rows are copied only where they serve again."""
+    value = logits[at, target][:, None]
+    out = torch.empty(len(at), dtype=torch.int32, device=at.device)
+    new = torch.ones_like(at, dtype=torch.bool)
+    new[1:] = at[1:] > at[:-1]
+    every = int(new.sum()) == len(logits)
+    for rows, own in ((new, logits if every else logits[at[new]]), (~new, logits[at[~new]])):
+        if len(own):  # a sum over booleans is slow
+            out[rows] = (own > value[rows]).view(torch.uint8).sum(-1, dtype=torch.int32)
+    return out
+
+
+def _moments(logits: Tensor, lse: Tensor, at: Tensor, asked: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the log-probability under the model's own distribution, (m,); overwrites `logits`."""
+    mean, variance = (lse.new_full((len(lse),), float("nan")) for _ in range(2))
+    rows = slice(None) if asked is None else at[asked].unique()
+    logp = logits.sub_(lse) if asked is None else logits[rows] - lse[rows]
+    p = logp.exp()
+    mean[rows] = torch.linalg.vecdot(p, logp)
+    variance[rows] = torch.linalg.vecdot(p, logp.sub_(mean[rows][:, None]).square_())
+    if asked is None:
+        return mean[at], variance[at]
+    return tuple(torch.where(asked, values[at], float("nan")) for values in (mean, variance))

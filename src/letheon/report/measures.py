@@ -1,0 +1,175 @@
+"""What is known about each measure: its title, what it tests, how to read it. A name that is not here still works, in plain form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from letheon.core.findings import Finding
+
+from .text import clean
+
+Side = Literal["forget", "membership", "retention", "holdout", "test"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Facts about one measure.
+
+    `knows` is +1 where a larger value means that the model knows the rows better, -1 where it means the reverse, 0 where neither.
+    `scale` is the axis it is drawn on: "unit" from 0 to 1, "log" in powers of ten, "free" from the smallest to the largest value.
+    """
+
+    title: str
+    tests: str
+    read: str
+    knows: int = 0
+    scale: Literal["unit", "log", "free"] = "unit"
+    derived: bool = False  # computed from other findings: not one more witness for the verdict
+
+
+_ATTACK_READ = (
+    "AUC: the chance that a forgotten row looks more like training data than a row that was never seen."
+    " 1 is full exposure, 0.5 is a coin toss. TPR@1% is the share of forgotten rows that it finds at 1% false alarms."
+    " A model that never saw the rows need not sit at 0.5, so read it against the retrained model: far below it is as telling as far above."
+)
+
+_KNOWN = {
+    "probability": Measure(
+        "probability",
+        "How likely the model finds the true answer: the geometric mean of its token probabilities, averaged over rows."
+        " Where wrong options exist (real authors, world facts) it is the share of the true one among them.",
+        "0 to 1. On the forget split less is better, down to what the retrained model shows; elsewhere more is better.",
+        1,
+    ),
+    "rouge-l-recall": Measure(
+        "ROUGE-L recall",
+        "How much of the true answer the model says when asked: the longest common subsequence of words, as a share of the true answer.",
+        "0 to 1. Ordinary words overlap by chance, so a model that never knew the answer is well above 0.",
+        1,
+    ),
+    "truth-ratio": Measure(
+        "truth ratio",
+        "Whether the model prefers a true answer in new words over wrong answers of the same form.",
+        "On the forget split, best where the retrained model is; elsewhere more is better.",
+        -1,
+    ),
+    "forget-quality": Measure(
+        "forget quality",
+        "The p-value of a Kolmogorov-Smirnov test between the truth ratios of this model and of the retrained model.",
+        "Small: the two can be told apart. Above 0.05: this test cannot tell them apart. It says nothing about other tests.",
+        0,
+        "log",
+        derived=True,
+    ),
+    "ks-distance": Measure(
+        "KS distance",
+        "The largest gap between the distributions of truth ratios of this model and of the retrained model.",
+        "0 to 1. 0: the same distribution.",
+        0,
+        derived=True,
+    ),
+    "model-utility": Measure(
+        "model utility",
+        "The harmonic mean of probability, ROUGE-L recall and truth ratio on the rows to keep, on real authors and on world facts.",
+        "0 to 1, more is better. One part at 0 makes it 0.",
+        1,
+    ),
+    "extraction-strength": Measure(
+        "extraction strength",
+        "How little of the answer must be given before the model completes the rest word for word: 1 minus the share that must be given.",
+        "0 to 1. On the forget split less is better.",
+        1,
+    ),
+    "exact-memorisation": Measure(
+        "exact memorisation",
+        "The share of answer tokens that are the model's first choice, given the true tokens before them.",
+        "0 to 1. On the forget split less is better, down to what the retrained model shows.",
+        1,
+    ),
+    "privleak": Measure(
+        "privleak",
+        "The relative difference between the min-k membership AUC of this model and of the retrained model, in percent.",
+        "0 is best. Near -100: members are exposed. Far above 0: pushed past the retrained model. It swells when its reference nears 0.",
+        0,
+        "free",
+        derived=True,
+    ),
+    "perplexity": Measure(
+        "perplexity",
+        "How surprised the model is by the text: the exponential of the mean negative log-likelihood per token.",
+        "1 or more. On rows to keep less is better; on the forget split it should rise to what the retrained model shows.",
+        -1,
+        "free",
+    ),
+    "nll": Measure(
+        "mean nll",
+        "How surprised the model is by the text: the mean negative log-likelihood per token, in nats.",
+        "0 or more. On rows to keep less is better; on the forget split it should rise to what the retrained model shows.",
+        -1,
+        "free",
+    ),
+    "refusal-rate": Measure(
+        "refusal rate",
+        "The share of questions that the model declines to answer.",
+        "0 to 1. A model that never knew makes something up; refusing what only the original knew points at what was erased.",
+    ),
+}
+
+_ATTACKS = {
+    "loss": "the mean negative log-likelihood of the answer",
+    "zlib": "the negative log-likelihood against the size of the answer after zlib compression",
+    "min-k": "the least likely tokens of the answer",
+    "min-k++": "the least likely tokens, each against what the model expected at its place",
+    "reference": "the negative log-likelihood against that of a reference model",
+    "gradnorm": "the size of the gradient that the answer would cause",
+}
+
+PREFIX = "membership-"
+
+
+def measure(name: str) -> Measure:
+    """The facts about `name`; for an unknown name its words and the statement that nothing more is known."""
+    if name in _KNOWN:
+        return _KNOWN[name]
+    if name.startswith(PREFIX):
+        kind = clean(name.removeprefix(PREFIX), 60)
+        what = _ATTACKS.get(kind, f"the score `{kind}`")
+        return Measure(f"membership, {kind}", f"An attacker guesses from {what} whether a row was trained on.", _ATTACK_READ, 1)
+    tests = "Nothing is known here about what this measure tests; see the audit that gave it."
+    return Measure(clean(name.replace("-", " "), 80), tests, "", 0, "free")
+
+
+def rank(name: str) -> int:
+    """The place of a measure in a table: what is plainest first, unknown names last."""
+    return list(_KNOWN).index(name) if name in _KNOWN else len(_KNOWN)
+
+
+def side(finding: Finding) -> Side:
+    """Which part of the question a finding speaks to."""
+    if finding.name.startswith(PREFIX):
+        return "membership"
+    if measure(finding.name).derived or finding.name == "refusal-rate":
+        return "test"
+    if "forget" in finding.split:
+        return "forget"
+    return "holdout" if finding.split.startswith("holdout") else "retention"
+
+
+def kept_when(finding: Finding) -> int:
+    """For a finding on rows to keep: +1 where more is better, -1 where less is better, 0 where neither is known."""
+    if finding.direction in ("higher", "lower"):
+        return 1 if finding.direction == "higher" else -1
+    if finding.name == "truth-ratio":
+        return 1
+    return measure(finding.name).knows
+
+
+def better(finding: Finding) -> tuple[str, str]:
+    """A sign and words for the better direction of a finding."""
+    return {
+        "higher": ("↑", "more is better"),
+        "lower": ("↓", "less is better"),
+        "reference": ("◇", "nearer to retrained is better"),
+        "none": ("", ""),
+    }[finding.direction]

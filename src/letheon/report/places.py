@@ -1,0 +1,182 @@
+"""Where the judged model stands: each measure placed between a model that knows the rows and one that never knew them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from letheon.core.findings import Finding, Findings
+
+from .measures import PREFIX, kept_when, measure, side
+from .text import clean, finite
+
+BEFORE, AFTER, RETRAINED = "before", "after", "retrained"
+CHANCE = 0.5  # AUC of a coin toss
+NEAR = 0.95  # share of the way from which a measure counts as arrived
+LEAST_GAP = 0.02  # anchors nearer than this, as a share of the scale, cannot tell knowing from not knowing
+PAST = 0.1  # how far beyond its anchor, as a share of the scale, a measure counts as pushed too far
+
+# The measure that opens the verdict and the trade-off plot: the first of these that was measured.
+FIRST_FORGET = ("probability", "rouge-l-recall", "exact-memorisation", "extraction-strength", "nll", "perplexity")
+FIRST_KEPT = ("model-utility", "rouge-l-recall", "probability", "truth-ratio", "exact-memorisation", "nll", "perplexity")
+
+
+@dataclass(frozen=True)
+class Place:
+    """One measure of the judged model, set between its anchors.
+
+    `anchor` is the value of never having known, and `anchor_name` says where it comes from. `share` is how much of the way from
+    `before` to `anchor` was gone: 0 unchanged, 1 arrived, above 1 past it, None where it cannot be said.
+    """
+
+    finding: Finding
+    after: float
+    before: float | None
+    anchor: float | None
+    anchor_name: str
+    share: float | None
+    past: bool  # clearly beyond the anchor
+
+    @property
+    def membership(self) -> bool:
+        return self.finding.name.startswith(PREFIX)
+
+    @property
+    def kind(self) -> str:
+        """The name of the attack, for a membership measure."""
+        return clean(self.finding.name.removeprefix(PREFIX), 60)
+
+    @property
+    def label(self) -> str:
+        """Split and title: `forget probability`, or `min-k membership attack`."""
+        return f"{self.kind} membership attack" if self.membership else _label(self.finding)
+
+    @property
+    def left(self) -> bool:
+        """Something of what was known is left: the anchor is not reached, not even within the interval of the value."""
+        if self.share is None:
+            return False
+        low, high = finite(self.finding.low), finite(self.finding.high)
+        covered = low is not None and high is not None and self.anchor is not None and low <= self.anchor <= high
+        return not (self.share >= NEAR or (covered and self.share >= 0.8))
+
+    @property
+    def excess(self) -> float | None:
+        """How far the value lies on the knowing side of its anchor, or None without one."""
+        if self.anchor is None:
+            return None
+        return (self.after - self.anchor) * (measure(self.finding.name).knows or 1)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One measure on rows to keep: `lost` is the share of the value before that is gone (negative: gained), None without a before."""
+
+    finding: Finding
+    after: float
+    before: float | None
+    retrained: float | None
+    lost: float | None
+
+    @property
+    def label(self) -> str:
+        return _label(self.finding)
+
+
+def _label(finding: Finding) -> str:
+    title = measure(finding.name).title
+    return f"{clean(finding.split, 60)} {title}" if finding.split else title
+
+
+def labels(findings: Findings) -> list[str]:
+    """The models in the order in which they are shown: before, after, any others by name, retrained."""
+    order = {BEFORE: 0, AFTER: 1, RETRAINED: 3}
+    return sorted(findings.models, key=lambda label: (order.get(label, 2), label))
+
+
+def judged(findings: Findings) -> str | None:
+    """The label of the model that the verdict is about: `after`, else the first that is not an anchor, else `before`, else the only one."""
+    known = labels(findings)
+    for label in (AFTER, *(label for label in known if label not in (BEFORE, RETRAINED)), BEFORE, *known):
+        if label in known:
+            return label
+    return None
+
+
+def value(findings: Findings, label: str, name: str, split: str) -> float | None:
+    """A finite value, or None."""
+    return finite(findings.value(label, name, split))
+
+
+def _holdout(findings: Findings, label: str, name: str) -> float | None:
+    """The value of `name` on rows that nobody trained on, by the model before the change where there is one."""
+    for owner in (BEFORE, label):
+        for finding in findings.models.get(owner, ()):
+            if finding.name == name and side(finding) == "holdout" and finite(finding.value) is not None:
+                return finite(finding.value)
+    return None
+
+
+def _anchor(findings: Findings, label: str, finding: Finding) -> tuple[float | None, str]:
+    if label != RETRAINED:
+        found = value(findings, RETRAINED, finding.name, finding.split)
+        if found is not None:
+            return found, RETRAINED
+    if finding.name.startswith(PREFIX):
+        return CHANCE, "chance"
+    found = _holdout(findings, label, finding.name)
+    return (None, "") if found is None else (found, "rows never seen")
+
+
+def _place(findings: Findings, label: str, finding: Finding) -> Place | None:
+    after = finite(finding.value)
+    if after is None:
+        return None
+    about = measure(finding.name)
+    before = value(findings, BEFORE, finding.name, finding.split) if label != BEFORE else None
+    anchor, anchor_name = _anchor(findings, label, finding)
+    size = 1.0 if about.scale == "unit" else max(abs(x) for x in (before or 0.0, anchor or 0.0, after))
+    share, past = None, False
+    if before is not None and anchor is not None and abs(before - anchor) > LEAST_GAP * size:
+        share = finite((before - after) / (before - anchor))
+    elif before is not None and anchor is None and about.scale == "unit" and about.knows > 0 and before > LEAST_GAP:
+        share = (before - after) / before  # nothing better to go by: the share of the value that is gone
+    if anchor is not None:
+        low, high = finite(finding.low), finite(finding.high)
+        covered = low is not None and high is not None and low <= anchor <= high
+        direction = about.knows if before is None or before == anchor else (1 if before > anchor else -1)
+        room = PAST if anchor_name != "chance" else 2 * PAST  # never having known is not exactly chance
+        past = direction != 0 and (anchor - after) * direction > room * size and not covered
+    return Place(finding, after, before, anchor, anchor_name, share, past)
+
+
+def places(findings: Findings, label: str) -> list[Place]:
+    """Every forget-side and membership measure of the model `label`, the one that opens the verdict first."""
+    wanted = [f for f in findings.models.get(label, ()) if side(f) in ("forget", "membership")]
+    found = [place for finding in wanted if (place := _place(findings, label, finding)) is not None]
+
+    def order(place: Place) -> tuple[int, int, str]:
+        name, split = place.finding.name, place.finding.split
+        return (FIRST_FORGET.index(name) if name in FIRST_FORGET else len(FIRST_FORGET) + place.membership, len(split), split)
+
+    return sorted(found, key=order)
+
+
+def kept(findings: Findings, label: str) -> list[Kept]:
+    """Every retention measure of the model `label` that has a better side, the one that opens the verdict first."""
+    found = []
+    for finding in findings.models.get(label, ()):
+        after, direction = finite(finding.value), kept_when(finding)
+        if side(finding) != "retention" or after is None or direction == 0:
+            continue
+        before = value(findings, BEFORE, finding.name, finding.split) if label != BEFORE else None
+        lost = None if not before else direction * (before - after) / abs(before)
+        if lost is not None and direction < 0:
+            lost = 1 - before / after if after > 0 and before > 0 else lost  # twice the perplexity is half lost
+        lost = finite(lost)
+        found.append(Kept(finding, after, before, value(findings, RETRAINED, finding.name, finding.split), lost))
+
+    def order(one: Kept) -> tuple[int, int, str]:
+        name, split = one.finding.name, one.finding.split
+        return (FIRST_KEPT.index(name) if name in FIRST_KEPT else len(FIRST_KEPT), not split.startswith("retain"), split)
+
+    return sorted(found, key=order)

@@ -1,0 +1,1 @@
+"""One training loop and the axes that plug into it."""

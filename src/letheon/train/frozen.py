@@ -1,0 +1,99 @@
+"""Numbers of the subject as it came in, taken once before training, so that no second model is ever kept or run again.
+
+They are exact: the incoming weights do not change, so neither do their log-probabilities and hidden states. Rows that the plan never
+draws are not measured. The pass runs in the number format of training, so that a loss at the start has the value it has on paper.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from letheon.core.batching import Batch
+from letheon.core.forward import Batches
+from letheon.core.run import Run
+from letheon.core.subject import Subject
+from letheon.maths.likelihood import Head
+
+from .feed import Feed
+
+
+@torch.no_grad()
+def frozen_nll(subject: Subject, feed: Feed, split: str, run: Run, rows: np.ndarray | None = None) -> Tensor:
+    """Summed answer nll of the rows of a split, (n,) in nats, without gradient; NaN for rows that are not asked for.
+
+    Args:
+        rows: which rows; None means all that the plan will draw.
+    """
+    found = torch.full((len(feed.encoded[split]),), float("nan"), device=feed.device)
+    for batch in feed.sweep(split, rows):
+        with run.autocast():
+            found[batch.rows] = Batches({split: batch}).nll(subject.module, split).per_row()
+    return found
+
+
+class Placed:
+    """Where the numbers of each scored token lie: rows that the plan will draw, laid end to end."""
+
+    def __init__(self, feed: Feed, split: str):
+        scored = feed.encoded[split].scored.copy()
+        unused = np.ones(len(scored), dtype=bool)
+        unused[feed.used(split)] = False
+        scored[unused] = 0
+        self.offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(scored)])).to(feed.device)
+
+    def places(self, batch: Batch) -> Tensor:
+        """Where the scored tokens of a batch lie, (m,), in the order of `Scores.values`."""
+        first, last = self.offsets[batch.rows], self.offsets[batch.rows + 1]
+        counts = last - first
+        within = torch.arange(int(counts.sum()), device=counts.device) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+        return torch.repeat_interleave(first, counts) + within
+
+
+class FrozenScores(Placed):
+    """The nll of the incoming subject at every scored token of a split: one float per token."""
+
+    @torch.no_grad()
+    def __init__(self, subject: Subject, feed: Feed, split: str, run: Run):
+        super().__init__(feed, split)
+        self.values: Tensor | None = None
+        for batch in feed.sweep(split):
+            with run.autocast():
+                found = Batches({split: batch}).nll(subject.module, split).values
+            if self.values is None:
+                self.values = found.new_empty(int(self.offsets[-1]))
+            self.values[self.places(batch)] = found
+
+    def of(self, batch: Batch) -> Tensor:
+        """The nll of the scored tokens of a batch, (m,) in nats, in the order of `Scores.values`."""
+        if self.values is None:
+            raise LookupError("no row of this split was planned")
+        return self.values[self.places(batch)]
+
+
+class FrozenStates(Placed):
+    """Final hidden states of the incoming subject at the scored tokens of a split, and its output head.
+
+    One (d,) vector per scored token stands for a full distribution over the vocabulary: d numbers instead of v.
+    """
+
+    @torch.no_grad()
+    def __init__(self, subject: Subject, feed: Feed, split: str, run: Run):
+        super().__init__(feed, split)
+        self.head = Head(None)
+        self.states: Tensor | None = None
+        for batch in feed.sweep(split):
+            with run.autocast():
+                hidden, head = Batches({split: batch}).hidden(subject.module)
+            if self.states is None:
+                self.head = head.frozen()
+                states = hidden[split].states
+                self.states = torch.empty(int(self.offsets[-1]), states.shape[-1], dtype=states.dtype, device=states.device)
+            self.states[self.places(batch)] = hidden[split].states
+
+    def of(self, batch: Batch) -> Tensor:
+        """The states at the scored tokens of a batch, (m, d), in the order of `Hidden.states`."""
+        if self.states is None:
+            raise LookupError("no row of this split was planned")
+        return self.states[self.places(batch)]

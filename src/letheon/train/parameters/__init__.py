@@ -1,0 +1,1 @@
+"""Parameter spaces: which weights may move."""

@@ -1,0 +1,1 @@
+"""Retain terms: what holds the rest of the model in place."""

@@ -1,0 +1,1 @@
+"""Gradient rules: how the gradients of the terms become one step."""

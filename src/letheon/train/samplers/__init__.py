@@ -1,0 +1,1 @@
+"""Samplers: which rows meet in one step."""

@@ -1,0 +1,1 @@
+"""Contracts of all plug-ins."""

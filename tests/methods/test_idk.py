@@ -1,0 +1,59 @@
+"""Fine-tuning on refusals: the joint mean, and what it does with and without retain rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from letheon.erase.idk import IDK
+
+from .fact_world import gradient, refused, said, trainer
+
+FACTS = {"steps": 60, "learning_rate": 2e-3, "batch_size": 24, "schedule": "constant", "warmup": 0.0}
+
+
+def sums(ready, rows) -> dict[str, tuple[float, int]]:
+    """split -> summed nll and number of answer tokens, one row at a time."""
+    found = {}
+    for split in ("refusal", "retain"):
+        encoded, total, tokens = ready.feed.encoded[split], 0.0, 0
+        for i in rows[split]:
+            ids, start = torch.from_numpy(encoded.row(int(i)).astype("int64")), int(encoded.starts[i])
+            with torch.no_grad():
+                logp = ready.subject.module(input_ids=ids[None]).logits[0, start - 1 : -1].double().log_softmax(-1)
+            total -= float(logp.gather(-1, ids[start:, None]).sum())
+            tokens += len(ids) - start
+        found[split] = total, tokens
+    return found
+
+
+@pytest.mark.parametrize("budget", [48, 1 << 20])
+def test_the_loss_is_one_mean_over_the_tokens_of_both_parts(stranger, fact_data, run, budget):
+    ready = trainer(IDK(batch_size=6, tokens_per_batch=budget), stranger, fact_data, run)
+    rows = ready.feed.plan[0]
+    assert sorted(rows) == ["refusal", "retain"]  # forget answers are never read
+    measured, meant = ready.gradients(rows), sums(ready, rows)
+    assert measured.loss == pytest.approx(sum(s for s, _ in meant.values()) / sum(n for _, n in meant.values()), rel=1e-5)
+
+
+def test_each_part_can_have_its_own_mean(stranger, fact_data, run):
+    ready = trainer(IDK(batch_size=6, joint=False), stranger, fact_data, run)
+    rows = ready.feed.plan[0]
+    measured, meant = ready.gradients(rows), sums(ready, rows)
+    assert measured.loss == pytest.approx(sum(s / n for s, n in meant.values()), rel=1e-5)
+    joint = gradient(trainer(IDK(batch_size=6), stranger, fact_data, run))
+    assert float((gradient(ready) - joint).abs().max()) > 1e-3
+
+
+def test_with_retain_rows_only_forget_questions_are_refused(knower, fact_data, run):
+    after = IDK(**FACTS).apply(knower, fact_data, run)
+    assert refused(after, fact_data, "forget") > 0.95
+    assert refused(after, fact_data, "retain") < 0.05
+    assert said(after, fact_data["retain"]).exact > 0.95
+
+
+def test_without_retain_rows_everything_is_refused(knower, fact_data, run):
+    after = IDK(retain="none", **FACTS).apply(knower, fact_data, run)
+    assert refused(after, fact_data, "forget") > 0.95
+    assert refused(after, fact_data, "retain") > 0.8
+    assert said(after, fact_data["retain"]).exact < 0.05
