@@ -9,7 +9,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,parquet]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,parquet,sweep]'
 	touch $@
 
 install: $(VENV)/.installed

@@ -120,7 +120,8 @@ def test_another_package_joins_through_its_entry_point(tmp_path):
     info = tmp_path / "elsewhere-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[letheon.methods]\nerase:outside = elsewhere.outside:Outside\nnowhere:lost = a:B\n")
+    points = "erase:outside = elsewhere.outside:Outside\nerase:npo = elsewhere.outside:Outside\nnowhere:lost = a:B\n"
+    (info / "entry_points.txt").write_text(f"[letheon.methods]\n{points}")
     code = """
 import sys
 from letheon.core import registry
@@ -128,9 +129,11 @@ plugin = registry.find("outside")
 assert plugin.role == "erase" and plugin.path is None and plugin.summary == "from the package elsewhere", plugin
 assert "elsewhere.outside" not in sys.modules and "torch" not in sys.modules
 assert not any(plugin.name == "lost" for plugin in registry.all_plugins())
+assert registry.find("npo").path is not None  # nobody replaces what is built in
 cls = registry.load("outside")
 assert cls.name() == "outside" and cls(steps=2).settings.steps == 2
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SOURCE), str(tmp_path)])}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "a second erasing method called `npo`; letheon's own is used" in done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from letheon.core.settings import Choice
 
 from . import output
 from .recipe import Recipe
+from .selection import Selection
 
 if TYPE_CHECKING:
     from letheon.core.findings import Findings
@@ -80,7 +82,7 @@ def make_change(choice: Choice) -> Change:
 
     plugin = registry.find(choice.name)
     if not issubclass(registry.load(plugin.name, plugin.role), Change):
-        what = f"`{choice.name}` is a {registry.ROLES[plugin.role]} and does not change a model"
+        what = f"`{choice.name}` is {registry.called(plugin.role)} and does not change a model"
         raise MethodError(what, "`letheon methods erase` lists those that do")
     return registry.make(choice, plugin.role)
 
@@ -140,7 +142,8 @@ def _checked(recipe: Recipe, *, force: bool, resume: bool) -> tuple[Path, bool]:
     existing = [[path for path in paths if path.exists()] for paths in (models, inputs)]
     replace = output.check_folder(out, force=force, models=existing[0], inputs=existing[1])
     output.check_work(out, force=force, resume=resume)
-    for choice, role in ((recipe.subject, "subjects"), (recipe.data, "data"), (recipe.method, None), (recipe.audit, "audit")):
+    parts = ((recipe.subject, "subjects"), (recipe.data, "data"), (recipe.method, None), (recipe.select, "select"), (recipe.audit, "audit"))
+    for choice, role in parts:
         if choice is not None:
             registry.find(choice.name, role)
     return out, replace
@@ -149,14 +152,15 @@ def _checked(recipe: Recipe, *, force: bool, resume: bool) -> tuple[Path, bool]:
 def erased(recipe: Recipe, *, force: bool = False, resume: bool = False, progress: bool = True) -> tuple[Path, Subject]:
     """Change a model and save it as an ordinary Hugging Face folder, with `metrics.jsonl` beside the weights."""
     out, replace = _checked(recipe, force=force, resume=resume)
-    data, method = load_data(recipe.data), make_change(recipe.method)
+    data, method, selection = load_data(recipe.data), make_change(recipe.method), Selection(recipe.select)
     check_kept(method, data)
     before = make_subject(recipe.subject, data, make_run(recipe, None, progress=progress))
-    before.disposable = True  # nothing else needs it: the change may take the weights over
     with output.working(out, resume=resume) as work:
         run = make_run(recipe, work, resume=resume, progress=progress)
         try:
-            after = method.apply(before, windowed(data, before, recipe.window), run)
+            given = selection.given(windowed(data, before, recipe.window), before, run)
+            before.disposable = True  # nothing else needs it: the change may take the weights over
+            after = selection.noted(method.apply(before, given, run))
         finally:
             run.close()
         after.save(work / "model", replace=True)
@@ -173,7 +177,7 @@ def execute(
     from letheon import api
 
     out, replace = _checked(recipe, force=force, resume=resume)
-    data, method = load_data(recipe.data), make_change(recipe.method)
+    data, method, selection = load_data(recipe.data), make_change(recipe.method), Selection(recipe.select)
     check_kept(method, data)
     if recipe.audit is not None:
         registry.make(recipe.audit, "audit")  # a wrong setting shows now, not after the training
@@ -182,15 +186,19 @@ def execute(
         run = make_run(recipe, work, resume=resume, progress=progress)
         try:
             before = make_subject(recipe.subject, data, _stage(run, "subject"))
-            after = method.apply(before, windowed(data, before, recipe.window), run)
+            began = time.perf_counter(), time.process_time()
+            given = selection.given(windowed(data, before, recipe.window), before, run)
+            after = selection.noted(method.apply(before, given, run))
+            cost = {"seconds": time.perf_counter() - began[0], "processor_seconds": time.process_time() - began[1]}
         finally:
             run.close()
         after.save(work / "model", replace=True)
         if recipe.audit is not None:
             retrained = make_subject(recipe.retrained, data, _stage(run, "retrained")) if recipe.retrained else None
             context = {"command": command, "recipe": recipe.model_dump(mode="json")}
+            context["cost"] = {clock: round(seconds, 2) for clock, seconds in cost.items()}
             models = {"before": before, "after": after, "retrained": retrained}
-            findings = audited(recipe.audit, models, windowed(data, after, recipe.window), run, context)
+            findings = audited(recipe.audit, models, selection.seen(windowed(data, after, recipe.window)), run, context)
             findings.save(work / "findings.json")
             api.report(findings).save(work / "report.html")
         output.place(work, out, replace=replace)

@@ -18,7 +18,7 @@ import typer
 
 from letheon.core.errors import LetheonError
 
-from . import look, results, work
+from . import look, results, sweep, work
 from .options import ARGUMENTS, Messages, say
 
 app = typer.Typer(
@@ -29,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for function in (work.demo, work.erase, results.audit, work.micro, work.run, results.report, results.compare):
+for function in (work.demo, work.erase, results.audit, work.micro, work.run, sweep.sweep, results.report, results.compare):
     app.command()(function)
 for function in (look.methods, look.show, look.check, look.new):
     app.command()(function)

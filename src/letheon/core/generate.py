@@ -1,7 +1,8 @@
-"""Greedy decoding of many prompts: sorted by length, one growing key-value cache, rows leave as they end.
+"""Decoding of many prompts, greedy or drawn: sorted by length, one growing key-value cache, rows leave as they end.
 
-Equal to decoding each prompt alone, up to exact ties between two tokens. What a forward pass over the true answers has already shown can
-be given as `prefixes`: the first tokens that greedy decoding would say, which need no decoding.
+Greedy decoding equals that of each prompt alone, up to exact ties between two tokens. What a forward pass over the true answers has already
+shown can be given as `prefixes`: the first tokens that greedy decoding would say, which need no decoding. Drawn tokens depend on numbers
+that each row brings along, not on which rows are decoded together.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .subject import Subject
 
 log = logging.getLogger("letheon")
 _WAYS: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
-CACHE_BYTES = 1 << 30
+CACHE_BYTES = 128 << 20  # keys and values held at once on a CPU; a quarter of the weights where that is more
 
 
 def ends(subject: Subject) -> set[int]:
@@ -62,27 +63,86 @@ def greedy(
     Raises:
         DataError: a prompt is empty, or as long as the model's context.
     """
-    module, stop, limit = subject.module, ends(subject), context(subject)
-    budget = tokens_per_batch or (2048 if subject.device.type == "cpu" else 16384)
+    stop, limit = ends(subject), context(subject)
+    _check(prompts, limit)
     out: list[list[int]] = []
+    for i, prompt in enumerate(prompts):
+        known = list(prefixes[i]) if prefixes is not None else []
+        ended = next((k for k, token in enumerate(known) if token in stop), len(known))
+        out.append(known[: min(ended + 1, max_new_tokens, limit - len(prompt))])
+    rooms = [min(max_new_tokens, limit - len(prompt)) - len(said) for prompt, said in zip(prompts, out, strict=True)]
+    _extend(subject, prompts, out, rooms, lambda logits, rows, k: logits.argmax(-1), tokens_per_batch)
+    return out
+
+
+@torch.no_grad()
+def sampled(
+    subject: Subject,
+    prompts: Sequence[Sequence[int]],
+    draws: Tensor,
+    temperature: float = 1.0,
+    banned: Sequence[Sequence[int]] | None = None,
+    *,
+    tokens_per_batch: int | None = None,
+) -> list[list[int]]:
+    """Tokens drawn from the model's own distribution after each prompt.
+
+    Args:
+        subject: a causal language model.
+        prompts: tokens of each prompt.
+        draws: (n, t) numbers in [0, 1): token k of row i is the first whose cumulated probability exceeds `draws[i, k]`; t is the longest
+            answer.
+        temperature: logits are divided by it.
+        banned: for each prompt, tokens that may not be said.
+        tokens_per_batch: prompt tokens read at once (None: what suits the device).
+
+    Returns:
+        New tokens of each prompt, with the end token where one was said.
+
+    Raises:
+        DataError: a prompt is empty, or as long as the model's context.
+    """
+    limit = context(subject)
+    _check(prompts, limit)
+
+    def choose(logits: Tensor, rows: Tensor, k: int) -> Tensor:
+        z = logits.double() / temperature
+        for at, row in enumerate(rows.tolist() if banned is not None else ()):
+            z[at, list(banned[row])] = -torch.inf
+        total = z.softmax(-1).cumsum(-1)
+        u = draws[rows.cpu(), k].to(z.device, z.dtype) * total[:, -1]
+        return (total <= u[:, None]).sum(-1)
+
+    out: list[list[int]] = [[] for _ in prompts]
+    _extend(subject, prompts, out, [min(draws.shape[1], limit - len(prompt)) for prompt in prompts], choose, tokens_per_batch)
+    return out
+
+
+def _check(prompts: Sequence[Sequence[int]], limit: int) -> None:
     for i, prompt in enumerate(prompts):
         if not len(prompt):
             raise DataError(f"Prompt {i} is empty: there is nothing to continue", "Plain text has no prompt; give question and answer")
         if len(prompt) >= limit:
             raise DataError(f"Prompt {i} with {len(prompt)} tokens fills the model's context of {limit}", "Shorten or drop it")
-        known = list(prefixes[i]) if prefixes is not None else []
-        ended = next((k for k, token in enumerate(known) if token in stop), len(known))
-        out.append(known[: min(ended + 1, max_new_tokens, limit - len(prompt))])
-    rooms = [min(max_new_tokens, limit - len(prompt)) - len(said) for prompt, said in zip(prompts, out, strict=True)]
+
+
+Chooser = Callable[[Tensor, Tensor, int], Tensor]  # logits (live, v), their prompts, place among the new tokens -> tokens (live,)
+
+
+def _extend(
+    subject: Subject, prompts: Sequence[Sequence[int]], out: list[list[int]], rooms: Sequence[int], choose: Chooser, budget: int | None
+) -> None:
+    """Append to the beginnings in `out`, row by row, at most as many tokens as there is room for."""
+    module, stop = subject.module, ends(subject)
+    budget = budget or (2048 if subject.device.type == "cpu" else 16384)
     rows = [i for i, said in enumerate(out) if rooms[i] > 0 and not (said and said[-1] in stop)]
     texts = {i: [*prompts[i], *out[i]] for i in rows}
     with kept_as_found(module), torch.autocast(subject.device.type, enabled=False), fast_products(subject.module):
         way = _way(module, subject.encoder.pad) if rows else "none"
         for group in _groups(module, {i: len(text) for i, text in texts.items()}, rooms, budget):
             state = _state(way)(module, [texts[i] for i in group], subject.encoder.pad, budget)
-            for i, said in zip(group, _decode(state, [rooms[i] for i in group], stop), strict=True):
+            for i, said in zip(group, _decode(state, group, [rooms[i] for i in group], stop, choose), strict=True):
                 out[i] += said
-    return out
 
 
 def _groups(module: nn.Module, lengths: dict[int, int], rooms: Sequence[int], budget: int) -> Iterator[list[int]]:
@@ -92,7 +152,10 @@ def _groups(module: nn.Module, lengths: dict[int, int], rooms: Sequence[int], bu
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     weight = next(module.parameters())
     per_token = 2 * heads * width * getattr(config, "num_hidden_layers", 1) * weight.element_size()
-    free = torch.cuda.mem_get_info(weight.device)[0] // 3 if weight.device.type == "cuda" else CACHE_BYTES
+    if weight.device.type == "cuda":
+        free = torch.cuda.mem_get_info(weight.device)[0] // 3
+    else:
+        free = max(CACHE_BYTES, sum(p.numel() * p.element_size() for p in module.parameters()) // 4)
     group: list[int] = []
     columns = 0
     for row in sorted(lengths, key=lambda i: lengths[i], reverse=True):
@@ -106,16 +169,16 @@ def _groups(module: nn.Module, lengths: dict[int, int], rooms: Sequence[int], bu
         yield group[::-1]
 
 
-def _decode(state: Any, rooms: Sequence[int], stop: set[int]) -> list[list[int]]:
+def _decode(state: Any, prompts: Sequence[int], rooms: Sequence[int], stop: set[int], choose: Chooser) -> list[list[int]]:
     """Decode until every row has said an end token or filled its room."""
     hidden = state.start()
     device = hidden.device
     room = torch.tensor(rooms, device=device)
-    row = torch.arange(len(rooms), device=device)
+    row, which = torch.arange(len(rooms), device=device), torch.tensor(prompts, device=device)
     ending = torch.tensor(sorted(stop), device=device)
     said = torch.full((len(rooms), max(rooms)), -1, dtype=torch.int32, device=device)
     for k in range(max(rooms)):
-        tokens = state.head.logits(hidden).argmax(-1)
+        tokens = choose(state.head.logits(hidden), which[row], k)
         said[row, k] = tokens.int()
         ended = torch.isin(tokens, ending) | (room <= k + 1)
         if ended.any():

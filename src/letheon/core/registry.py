@@ -10,6 +10,7 @@ import ast
 import functools
 import importlib
 import inspect
+import logging
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 from .errors import MethodError, did_you_mean
 from .settings import Choice
 
+log = logging.getLogger("letheon")
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 # Folder below the package -> what a person calls its plug-ins. A folder that does not exist yet has no plug-ins.
@@ -62,6 +64,11 @@ class Plugin:
         return (self.docstring.splitlines() or [""])[0]
 
 
+def called(role: str) -> str:
+    """What a plug-in of a role is called, with its article: "an erasing method"."""
+    return f"{'an' if ROLES[role][0] in 'aeiou' else 'a'} {ROLES[role]}"
+
+
 def role_folder(role: str) -> Path:
     """The folder that holds the plug-ins of one role."""
     return _PACKAGE / role
@@ -77,7 +84,9 @@ def plugins(role: str) -> dict[str, Plugin]:
             found[name] = Plugin(name, role, ".".join(["letheon", *role.split("/"), path.stem]), path)
     for entry in entry_points(group="letheon.methods"):
         where, _, name = entry.name.partition(":")
-        if where == role and name:
+        if where == role and name in found:
+            log.warning("%s offers a second %s called `%s`; letheon's own is used", entry.value, ROLES[role], name)
+        elif where == role and name:
             found[name] = Plugin(name, role, entry.value, None)
     return dict(sorted(found.items()))
 

@@ -165,7 +165,8 @@ def _is_value(line: bytes, *kinds: type) -> bool:
 def _why(error: Exception, line: bool = True) -> str:
     if isinstance(error, json.JSONDecodeError):
         place = f"line {error.lineno}, column {error.colno}" if line else f"column {error.colno}"
-        return f"{error.msg[:1].lower()}{error.msg[1:]} at {place}"
+        message = error.msg.removesuffix(" at")  # some messages end so
+        return f"{message[:1].lower()}{message[1:]} at {place}"
     return "nested too deeply" if isinstance(error, RecursionError) else str(error).partition(";")[0]
 
 

@@ -114,6 +114,12 @@ _KNOWN = {
         "The share of questions that the model declines to answer.",
         "0 to 1. A model that never knew makes something up; refusing what only the original knew points at what was erased.",
     ),
+    "caught": Measure(
+        "caught by the guard",
+        "The share of prompts that the model's guard recognises and keeps it from answering. The weights behind it are unchanged.",
+        "0 to 1. On the forget split 1 is best, elsewhere 0: prompts there that are caught are false alarms.",
+        derived=True,
+    ),
 }
 
 _ATTACKS = {

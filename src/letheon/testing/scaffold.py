@@ -13,7 +13,7 @@ from string import Template
 
 from letheon.core.errors import MethodError, did_you_mean
 from letheon.core.files import write_text
-from letheon.core.registry import ROLES, plugins
+from letheon.core.registry import ROLES, called, plugins
 
 from ._every import repository
 
@@ -36,7 +36,7 @@ def _checked(role: str, name: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", wanted) or keyword.iskeyword(wanted.replace("-", "_")):
         raise MethodError(f"`{name}` cannot be the name of a plug-in", "Use lower-case words joined by dashes, such as `my-method`")
     if wanted in plugins(role):
-        raise MethodError(f"There is already a {ROLES[role]} called `{wanted}`", "Choose another name")
+        raise MethodError(f"There is already {called(role)} called `{wanted}`", "Choose another name")
     return wanted
 
 

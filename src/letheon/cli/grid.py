@@ -1,0 +1,180 @@
+"""A sweep as one frozen object, read from a TOML file: methods, their values, seeds, and the cells that follow from them.
+
+    out = "runs/sweep"
+    seeds = [0, 1, 2]
+    trials = 12                                  # tuning trials of each method; 0: every combination of values is a cell
+
+    [base]                                       # a recipe without method, out and seed
+    subject = "hf:path=models/original"
+    retrained = "hf:path=models/retrained"
+    data = "tofu:path=TOFU"
+    audit = "tofu"
+
+    [methods.npo]                                # the label of a row; `name` says the method where it differs
+    learning_rate = { low = 1e-4, high = 2e-3, log = true }       # a range, only with trials
+    beta = [0.02, 0.05, 0.1]                                      # a choice of values
+    retain = "nll"                                                # fixed
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from letheon.core.errors import DataError, SettingsError
+from letheon.core.settings import Field, Settings, parse_settings
+
+from .recipe import Recipe, merged
+
+
+class Sweep(Settings):
+    """Methods x settings x seeds over one recipe."""
+
+    base: dict[str, Any] = Field(description="a recipe without `method`, `out` and `seed`")
+    methods: dict[str, dict[str, Any]] = Field(min_length=1, description="label -> settings: a value, a list of values, or a range")
+    out: str = Field(min_length=1, description="folder for the cells, the table and the page")
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="seeds of each cell")
+    trials: int = Field(0, ge=0, description="tuning trials of each method on rows that stay; 0 makes every combination a cell")
+    workers: int = Field(1, ge=1, description="cells at once, each in a process of its own")
+    models: bool = Field(True, description="keep the changed model of every cell")
+    columns: tuple[str, ...] = Field((), description="columns of the table, such as `forget/probability`; empty: the usual ones")
+
+
+class Span(Settings):
+    """A range of values."""
+
+    low: float
+    high: float
+    log: bool = Field(False, description="draw evenly over powers of ten")
+
+    @property
+    def whole(self) -> bool:
+        """Whether only whole numbers are meant."""
+        return self.low == int(self.low) and self.high == int(self.high) and not self.log
+
+
+Values = tuple[Any, ...] | Span
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What one method of a sweep is: settings that are fixed and settings that vary."""
+
+    label: str
+    fixed: dict[str, Any]
+    free: dict[str, Values]
+
+    def combinations(self) -> Iterable[dict[str, Any]]:
+        """All values of the free settings."""
+        for values in itertools.product(*self.free.values()):  # type: ignore[arg-type]
+            yield dict(zip(self.free, values, strict=True))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep: `row` is what the table calls all seeds of it together."""
+
+    row: str
+    seed: int
+    recipe: Recipe
+
+    @property
+    def folder(self) -> Path:
+        """Where its run goes."""
+        return Path(self.recipe.out)
+
+
+def axes(sweep: Sweep) -> list[Axes]:
+    """Every method of a sweep, checked.
+
+    Raises:
+        SettingsError: a range without trials, or one that is empty; an empty list.
+    """
+    found = []
+    for label, values in sweep.methods.items():
+        fixed: dict[str, Any] = {"name": label}
+        free: dict[str, Values] = {}
+        for key, value in values.items():
+            where = f"`{key}` of `methods.{label}`"
+            if isinstance(value, list):
+                if not value:
+                    raise SettingsError(f"{where} is an empty list", "Give at least one value")
+                free[key] = tuple(value)
+            elif isinstance(value, dict) and {"low", "high"} <= set(value):
+                span = parse_settings(Span, value, f"methods.{label}.{key}")
+                if not span.low < span.high or span.log and span.low <= 0:
+                    raise SettingsError(f"{where} is no range: {value}", "Give `low` below `high`, above 0 where `log` is set")
+                if not sweep.trials:
+                    raise SettingsError(f"{where} is a range, and there are no trials", "Set `trials`, or list the values")
+                free[key] = span
+            else:
+                fixed[key] = value
+        found.append(Axes(label, fixed, free))
+    return found
+
+
+def cells(sweep: Sweep, chosen: dict[str, list[dict[str, Any]]]) -> list[Cell]:
+    """All runs: seed after seed, so that a sweep that is stopped has seen every row.
+
+    Args:
+        chosen: label -> values of its free settings, one dictionary for each row of the table.
+    """
+    rows = [
+        (_row(one, values, len(chosen[one.label])), {**one.fixed, **values}) for one in axes(sweep) for values in chosen[one.label]
+    ]
+    names = [slug(row) for row, _ in rows]
+    twice = next((row for (row, _), name in zip(rows, names, strict=True) if names.count(name) > 1), None)
+    if twice is not None:
+        raise SettingsError(f"Two rows of the sweep would lie in the folder `{slug(twice)}`", "Give the methods other labels")
+    return [
+        Cell(row, seed, recipe(sweep, method, seed, Path(sweep.out) / "cells" / f"{slug(row)}-{seed}"))
+        for seed in sweep.seeds
+        for row, method in rows
+    ]
+
+
+def recipe(sweep: Sweep, method: dict[str, Any], seed: int, out: Path) -> Recipe:
+    """The recipe of one cell.
+
+    Raises:
+        SettingsError: the base is no recipe, or says what the sweep decides.
+    """
+    for key in ("method", "out", "seed"):
+        if key in sweep.base:
+            raise SettingsError(f"`base` of a sweep has no `{key}`", "The sweep sets it for every cell")
+    return parse_settings(Recipe, {**sweep.base, "method": method, "seed": seed, "out": str(out)}, "the base of the sweep")
+
+
+def _row(one: Axes, values: dict[str, Any], count: int) -> str:
+    """The label, with what varies where a method has several rows."""
+    if count == 1:
+        return one.label
+    return " ".join([one.label, *(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items())])
+
+
+def slug(text: str) -> str:
+    """A label as the name of a folder."""
+    return re.sub(r"[^A-Za-z0-9.=+-]+", "-", text).strip("-.") or "cell"
+
+
+def read(path: str | Path, assignments: Iterable[str] = ()) -> Sweep:
+    """Read a sweep from a TOML file; `--set` changes one of its keys, such as `trials=4` or `base.data.people=80`.
+
+    Raises:
+        DataError: the file is missing or is not TOML.
+        SettingsError: a key is unknown or a value out of bounds.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"There is no sweep {path}", "Sweeps are TOML files, see the folder `recipes`")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not a TOML file: {error}") from error
+    return parse_settings(Sweep, merged(values, assignments), f"sweep {path.name}")

@@ -1,0 +1,201 @@
+"""A sweep side by side: one row for each method, means over seeds with the lowest and the highest, and which rows nothing beats.
+
+A row is on the front if no other row is at least as near to the retrained model on the forget rows and keeps at least as much, with one of
+both better. Means over seeds are compared. Without a retrained model less forget probability counts as nearer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from letheon.core.errors import DataError
+
+from .measures import measure
+from .page import template
+from .plots import Mark, tradeoff
+from .text import clean, finite, number
+
+USUAL = (
+    "forget/probability", "forget/rouge-l-recall", "forget/truth-ratio", "forget/forget-quality", "forget/model-utility", "/model-utility",
+    "retain-check/model-utility", "forget/extraction-strength", "forget/membership-loss", "forget/membership-min-k", "forget/privleak",
+    "forget/relearned", "forget/quantised",
+)  # fmt: skip
+FORGOTTEN, KEPT = "forget/probability", ("/model-utility", "retain-check/probability", "retain/probability")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Values of one column over seeds."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float | None:
+        """The mean over seeds."""
+        return sum(self.values) / len(self.values) if self.values else None
+
+    def text(self) -> tuple[str, str]:
+        """The mean, and the lowest and highest in brackets where there are several seeds."""
+        ends = f"[{number(min(self.values))}, {number(max(self.values))}]" if len(self.values) > 1 else ""
+        return number(self.mean), ends
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table."""
+
+    label: str
+    cells: tuple[tuple[str, str], ...]
+    front: bool
+    note: str
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The table of a sweep in its three forms, and its picture."""
+
+    columns: tuple[str, ...]
+    lines: tuple[Line, ...]
+    drawing: Markup
+    settings: tuple[tuple[str, str], ...]
+    seeds: int
+    trials: int
+
+    @property
+    def opening(self) -> str:
+        """One sentence on the whole."""
+        best = [line.label for line in self.lines if line.front]
+        rows = f"{sum(bool(line.note != 'anchor') for line in self.lines)} rows, {self.seeds} seed{'s' if self.seeds != 1 else ''} each"
+        tuned = f", tuned with {self.trials} trials a method on rows that stay" if self.trials else ""
+        return f"{rows}{tuned}; nothing beats {', '.join(best)} on both sides." if best else f"{rows}{tuned}."
+
+    @property
+    def markdown(self) -> str:
+        """A Markdown table; rows on the front are marked with a star."""
+        lines = ["| | " + " | ".join(self.columns) + " |", "|---" * (len(self.columns) + 1) + "|"]
+        for line in self.lines:
+            cells = [" ".join(part for part in cell if part) for cell in line.cells]
+            lines.append(f"| {line.label}{' *' if line.front else ''} | " + " | ".join(cells) + " |")
+        return "\n".join(lines) + "\n"
+
+    @property
+    def table(self) -> Any:
+        """A rich table for the terminal."""
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        grid = Table(box=None, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False, header_style="bold")
+        grid.add_column("", overflow="fold", min_width=12)
+        for column in self.columns:
+            grid.add_column(Text(column), justify="right", overflow="fold", max_width=12)
+        for line in self.lines:
+            style = "dim" if line.note == "anchor" else "bold" if line.front else ""
+            grid.add_row(Text(line.label, style), *(Text(value, style) for value, _ in line.cells))
+        failed = [Text(f"{line.label}: {line.note}", style="yellow") for line in self.lines if line.note not in ("", "anchor")]
+        return Group(Text(clean(self.opening, None)), Text(""), grid, *failed)
+
+    @property
+    def html(self) -> str:
+        """One self-contained page."""
+        shown = {name: getattr(self, name) for name in ("opening", "columns", "lines", "drawing", "settings")}
+        return template("sweep.html.j2").render(**shown)
+
+
+def compared(results: Mapping[str, Any]) -> Compared:
+    """The table and picture of the `results.json` of a sweep.
+
+    Raises:
+        DataError: it has no cells.
+    """
+    cells = results["cells"]
+    if not cells:
+        raise DataError("There is nothing to compare: the sweep has no cells")
+    rows: dict[str, list[Mapping[str, Any]]] = {}
+    for cell in cells:
+        rows.setdefault(cell["row"], []).append(cell)
+    anchors = results.get("anchors", {})
+    known = {key for cell in cells for key, value in cell.get("values", {}).items() if finite(value) is not None}
+    columns = [key for key in results.get("columns") or USUAL if key in known]
+    retrain = _seconds(rows.get("retrain", ()))
+    spreads = {row: {key: _spread(found, key) for key in columns} for row, found in rows.items()}
+    points = {row: _point(found, anchors.get("retrained", {})) for row, found in rows.items()}
+    front = _front({row: point for row, point in points.items() if point is not None})
+    lines = [
+        Line(label, tuple((number(finite(said.get(key))), "") for key in columns) + (("", ""),), False, "anchor")
+        for label, said in (("original", anchors.get("before")), ("retrained", anchors.get("retrained"))) if said
+    ]  # fmt: skip
+    for row, found in rows.items():
+        text = tuple(spreads[row][key].text() if spreads[row][key].values else ("failed", "") for key in columns)
+        failed = [cell["failed"] for cell in found if "failed" in cell]
+        note = f"{len(failed)} of {len(found)} seeds failed: {failed[0]}" if failed else ""
+        lines.append(Line(clean(row, 80), (*text, _cost(_seconds(found), retrain)), row in front, clean(note, 300)))
+    titles = [_title(key) for key in columns] + ["of a retrain's cost" if retrain else "processor seconds"]
+    trials = max((len(found) for found in results.get("tuning", {}).values()), default=0)
+    settings = tuple((clean(row, 80), clean(_settings(found[0]["method"]), 400)) for row, found in rows.items())
+    return Compared(tuple(titles), tuple(lines), _drawing(points, front), settings, len(results["seeds"]), trials)
+
+
+def _title(key: str) -> str:
+    split, _, name = key.partition("/")
+    return clean(f"{split} {measure(name).title}".strip(), 60)
+
+
+def _spread(found: Sequence[Mapping[str, Any]], key: str) -> Spread:
+    values = [finite(cell.get("values", {}).get(key)) for cell in found]
+    return Spread(tuple(value for value in values if value is not None))
+
+
+def _seconds(found: Sequence[Mapping[str, Any]]) -> Spread:
+    values = [finite(cell.get("cost", {}).get("processor_seconds")) for cell in found]
+    return Spread(tuple(value for value in values if value is not None))
+
+
+def _cost(seconds: Spread, retrain: Spread) -> tuple[str, str]:
+    if not seconds.values:
+        return "failed", ""
+    if retrain.mean:
+        return number(seconds.mean / retrain.mean, 2), ""  # type: ignore[operator]
+    return number(seconds.mean, 1), ""
+
+
+def _settings(method: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in method.items() if key != "name") or "defaults"
+
+
+@dataclass(frozen=True)
+class _Point:
+    x: Spread  # distance to the retrained model
+    y: Spread  # what is kept
+
+    def beats(self, other: _Point) -> bool:
+        ax, ay, bx, by = self.x.mean, self.y.mean, other.x.mean, other.y.mean
+        return ax <= bx and ay >= by and (ax < bx or ay > by)  # type: ignore[operator]
+
+
+def _point(found: Sequence[Mapping[str, Any]], never: Mapping[str, Any]) -> _Point | None:
+    goal = finite(never.get(FORGOTTEN)) or 0.0
+    x = Spread(tuple(abs(value - goal) for value in _spread(found, FORGOTTEN).values))
+    y = next((spread for key in KEPT if (spread := _spread(found, key)).values), Spread(()))
+    return _Point(x, y) if x.values and y.values else None
+
+
+def _front(points: Mapping[str, _Point]) -> set[str]:
+    return {row for row, point in points.items() if not any(other.beats(point) for other in points.values())}
+
+
+def _drawing(points: Mapping[str, _Point | None], front: set[str]) -> Markup:
+    marks = [
+        Mark(clean(row, 28), "after" if row in front else "other", point.x.mean, min(point.x.values), max(point.x.values),
+             point.y.mean, min(point.y.values), max(point.y.values))
+        for row, point in points.items() if point is not None
+    ]  # fmt: skip
+    if not marks:
+        return Markup("")
+    return tradeoff(
+        marks, x_name="distance of forget probability to the retrained model", y_name="kept", x_more=-1, y_more=1, unit=(False, True)
+    )
