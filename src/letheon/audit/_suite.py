@@ -28,6 +28,7 @@ class SuiteSettings(Settings):
     limit: int | None = Field(None, ge=1, description="rows per split, the first ones in their order; None: all")
     max_new_tokens: int = Field(200, ge=1, description="longest generation, tokens")
     gradnorm: bool = Field(True, description="run the gradient-norm attack, which needs a backward pass for every row")
+    robust: bool = Field(False, description="also round the weights and train a little on forgotten rows, and see what comes back")
 
 
 def run_probes(
@@ -51,6 +52,11 @@ def run_probes(
         values = settings_of(probe, **shared, **plan.get(probe.name(), {}))
         found += probe(**values).measure(readings, data, run, reference)
     return found
+
+
+def robustness(suite: Audit, retain: str) -> dict[str, dict[str, Any]]:
+    """What the suite's settings ask for beside looking: probes that change a copy of the model."""
+    return {"quantised": {"splits": ("forget", retain)}, "relearning": {}} if suite.settings.robust else {}
 
 
 def attacks(suite: Audit) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from letheon.core.run import Run
 from letheon.core.settings import Field
 
 from ._parts import UTILITY
-from ._suite import SuiteSettings, attacks, run_probes
+from ._suite import SuiteSettings, attacks, robustness, run_probes
 
 if TYPE_CHECKING:
     from letheon.core.readings import Readings
@@ -55,5 +55,6 @@ class GeneralSuite(Audit):
             "forget-quality": {},
             "model-utility": {"splits": (retain, *known)},
             "refusal-rate": {"splits": ("forget", retain)},
+            **robustness(self, retain),
         }
         return run_probes(self, plan, readings, data, run, reference)

@@ -19,7 +19,7 @@ from letheon.core.method import Audit
 from letheon.core.run import Run
 
 from ._parts import UTILITY
-from ._suite import SuiteSettings, attacks, run_probes
+from ._suite import SuiteSettings, attacks, robustness, run_probes
 
 if TYPE_CHECKING:
     from letheon.core.readings import Readings
@@ -48,5 +48,6 @@ class TofuSuite(Audit):
             "model-utility": {"splits": UTILITY},
             "memorisation": {"splits": ("forget", "retain-check", *seen[4:])},
             "refusal-rate": {"splits": ("forget", "retain-check")},
+            **robustness(self, "retain-check"),
         }
         return run_probes(self, plan, readings, data, run, reference)

@@ -151,7 +151,7 @@ class Auto(Change):
 
 
 def _first(choice: Choice, subject: Subject) -> float | None:
-    """The first step size: 1e-3 for a model of three million parameters, less by the root of its size. None where there is none to choose."""
+    """The first step size: 1e-3 for a model of three million parameters, less by the root of its size; None where there is none."""
     if "learning_rate" in choice.settings or "learning_rate" not in load(choice.name, "erase").Settings.model_fields:
         return None
     size = sum(parameter.numel() for parameter in subject.module.parameters())

@@ -42,6 +42,24 @@ _KNOWN = {
         "0 to 1. On the forget split less is better, down to what the retrained model shows; elsewhere more is better.",
         1,
     ),
+    "relearned": Measure(
+        "relearned probability",
+        "What an attacker gets who trains for a few steps on half of the forgotten rows: probability of the true answers of the other half.",
+        "0 to 1. Read it against the retrained model under the same attack: what lies above that had only been hidden.",
+        1,
+    ),
+    "probability-int8": Measure(
+        "probability, 8-bit weights",
+        "How likely the model finds the true answer after its weights are rounded to 8 bits, as before deployment.",
+        "0 to 1. More than before rounding, on the forget split, is knowledge that the change had only covered.",
+        1,
+    ),
+    "probability-int4": Measure(
+        "probability, 4-bit weights",
+        "How likely the model finds the true answer after its weights are rounded to 4 bits, as before deployment.",
+        "0 to 1. More than before rounding, on the forget split, is knowledge that the change had only covered.",
+        1,
+    ),
     "rouge-l-recall": Measure(
         "ROUGE-L recall",
         "How much of the true answer the model says when asked: the longest common subsequence of words, as a share of the true answer.",

@@ -22,7 +22,7 @@ from .text import clean, finite, number
 USUAL = (
     "forget/probability", "forget/rouge-l-recall", "forget/truth-ratio", "forget/forget-quality", "forget/model-utility", "/model-utility",
     "retain-check/model-utility", "forget/extraction-strength", "forget/membership-loss", "forget/membership-min-k", "forget/privleak",
-    "forget/relearned", "forget/quantised",
+    "forget/relearned", "forget/probability-int4",
 )  # fmt: skip
 FORGOTTEN, KEPT = "forget/probability", ("/model-utility", "retain-check/probability", "retain/probability")
 
