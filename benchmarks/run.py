@@ -21,6 +21,7 @@ SHORT = {
     "audit_speed.py": ("--repeats", "1"),
     "erase_speed.py": ("--repeats", "1", "--epochs", "1"),
     "scaling.py": ("--repeats", "1"),
+    "step_speed.py": ("--repeats", "3"),
 }
 
 
@@ -39,7 +40,8 @@ def main() -> None:
                 continue
             _timing.say(f"== {name}")
             out = Path(folder) / f"{name}.json"
-            command = [sys.executable, str(here / script), *short, *_setup.given(arguments), "--out", str(out)]
+            models = [] if name == "step_speed" else _setup.given(arguments)  # it needs none
+            command = [sys.executable, str(here / script), *short, *models, "--out", str(out)]
             status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
             results[name] = json.loads(out.read_text()) if out.is_file() else None
             failed += [name] if status else []

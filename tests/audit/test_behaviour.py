@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import statistics
 
 import numpy as np
 import pytest
@@ -60,59 +61,69 @@ def step_on(module, encoder, terms, steps, rate):
 
 def trained(encoder, splits, seed):
     """A new model that learns all rows of the splits."""
-    return step_on(small_model(len(encoder.tokenizer), seed, width=48), encoder, [(1.0, split) for split in splits], 100, 6e-3)
+    return step_on(small_model(len(encoder.tokenizer), seed, width=48), encoder, [(1.0, split) for split in splits], 160, 6e-3)
+
+
+SEEDS = (1, 2, 3)
 
 
 @pytest.fixture(scope="module")
 def found():
-    """Findings of four models against the retrained one, by model and by (split, name)."""
+    """Findings of four models against the retrained one, by model, by (split, name) and by seed: one training is a matter of chance."""
     data, run = world(), Run(seed=0, device="cpu")
-    encoder = word_encoder(WORDS)
-    full = trained(encoder, [data["forget"], data["retain"]], 1)
+    encoder, suite = word_encoder(WORDS), load("general", "audit")(max_new_tokens=4, gradnorm=False)
+    full = [trained(encoder, [data["forget"], data["retain"]], seed) for seed in SEEDS]
+    retrained = [trained(encoder, [data["retain"]], seed) for seed in SEEDS]
+    pushed = [(-1.0, data["forget"]), (1.0, data["retain"])]
     subjects = {
         "full": full,
-        "retrained": trained(encoder, [data["retain"]], 1),
-        "second": trained(encoder, [data["retain"]], 2),
-        "ascended": step_on(copy.deepcopy(full.module), encoder, [(-1.0, data["forget"]), (1.0, data["retain"])], 60, 3e-3),
+        "retrained": retrained,
+        "second": [*retrained[1:], retrained[0]],
+        "ascended": [step_on(copy.deepcopy(each.module), encoder, pushed, 120, 1e-3) for each in full],
     }
-    readings = {label: Readings(subject, run) for label, subject in subjects.items()}
-    suite = load("general", "audit")(max_new_tokens=4, gradnorm=False)
-    return {
-        label: {(f.split, f.name): f for f in suite.measure(each, data, run, readings["retrained"])} for label, each in readings.items()
-    }
+    readings = {label: [Readings(subject, run) for subject in each] for label, each in subjects.items()}
+    pairs = {label: zip(each, readings["retrained"], strict=True) for label, each in readings.items()}
+    measured = {label: [suite.measure(one, data, run, other) for one, other in each] for label, each in pairs.items()}
+    return {label: [{(f.split, f.name): f for f in one} for one in each] for label, each in measured.items()}
+
+
+def values(found, label, name, split="forget"):
+    return [each[split, name].value for each in found[label]]
 
 
 def value(found, label, name, split="forget"):
-    return found[label][split, name].value
+    """The median over seeds."""
+    return statistics.median(values(found, label, name, split))
 
 
 def test_truth_ratios_tell_the_full_model_from_the_retrained_one(found):
-    assert value(found, "full", "ks-distance") > 0.95 and value(found, "full", "forget-quality") < 1e-20
-    assert value(found, "full", "truth-ratio") < 0.05 < value(found, "retrained", "truth-ratio") / 2
+    assert value(found, "full", "ks-distance") > 0.8 and value(found, "full", "forget-quality") < 1e-20
+    assert value(found, "full", "truth-ratio") < 0.1 < value(found, "retrained", "truth-ratio") / 2
 
 
 def test_a_second_retrained_seed_cannot_be_told_from_the_first(found):
-    assert value(found, "second", "forget-quality") > 0.05
-    assert value(found, "retrained", "forget-quality") == 1.0
+    assert value(found, "second", "forget-quality") > 1e-3  # 1e-20 tells the full model from it
+    assert values(found, "retrained", "forget-quality") == [1.0] * 3
 
 
 def test_loss_attack(found):
-    assert value(found, "full", "membership-loss") > 0.95
-    assert abs(value(found, "retrained", "membership-loss") - 0.5) < 0.08
-    assert value(found, "full", "privleak") < -90 and value(found, "retrained", "privleak") == 0.0
+    assert value(found, "full", "membership-loss") > 0.9
+    assert abs(value(found, "retrained", "membership-loss") - 0.5) < 0.15  # 100 rows against 100: standard deviation 0.04
+    assert value(found, "full", "privleak") < -90 and values(found, "retrained", "privleak") == [0.0] * 3
 
 
 def test_ascent_is_reported_as_over_unlearning(found):
     """With a term that keeps the rest: in a world this small plain ascent would push rows never seen just as far."""
-    attack = found["ascended"]["forget", "membership-loss"]
-    assert attack.value < 0.3 and "over-unlearning" in attack.note
+    attacks = [each["forget", "membership-loss"] for each in found["ascended"]]
+    assert all(attack.value < 0.3 and "over-unlearning" in attack.note for attack in attacks)
     assert value(found, "ascended", "privleak") > 40
     assert value(found, "ascended", "probability") < value(found, "retrained", "probability")
-    assert value(found, "ascended", "forget-quality") < 0.05  # far from the retrained model, on whichever side
+    assert value(found, "ascended", "perplexity") > 1000 * value(found, "retrained", "perplexity")
+    assert value(found, "ascended", "forget-quality") < 1e-3  # far from the retrained model, on whichever side
 
 
 def test_only_the_full_model_says_the_forgotten_answers(found):
     for name in ("probability", "exact-memorisation", "extraction-strength", "rouge-l-recall"):
-        assert value(found, "full", name) > 0.9
+        assert value(found, "full", name) > 0.75
         assert value(found, "retrained", name) < 0.3
-    assert value(found, "full", "perplexity") < 1.2 < 5 < value(found, "retrained", "perplexity")
+    assert value(found, "full", "perplexity") < 1.5 < 5 < value(found, "retrained", "perplexity")

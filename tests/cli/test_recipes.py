@@ -66,3 +66,15 @@ VALUES = [("1e-3", 1e-3), ("true", True), ("None", None), ("a=b", "a=b"), ("[1, 
 @pytest.mark.parametrize(("text", "value"), VALUES)
 def test_values_are_json_where_they_are_json(text, value):
     assert merged({}, [f"key={text}"]) == {"key": value}
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "sweeps").glob("*.toml")), ids=lambda path: path.stem)
+def test_a_sweep_names_plugins_and_settings_that_exist(path):
+    from letheon.cli.grid import axes
+    from letheon.cli.grid import read as read_sweep
+    from letheon.cli.sweep import _checked
+
+    sweep = read_sweep(path)
+    _checked(sweep, axes(sweep))
+    assert sweep.out == f"runs/sweep-{path.stem}" and path.read_text().startswith("# ")
+    assert re.findall(r"^#     letheon sweep (\S+)$", path.read_text(), re.MULTILINE) == [f"recipes/sweeps/{path.name}"]

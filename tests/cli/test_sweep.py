@@ -210,6 +210,13 @@ def test_axes_tell_fixed_listed_and_ranged_values_apart():
         axes(Sweep(base={}, out="x", trials=2, methods={"a": {"rate": {"low": 0, "high": 1, "log": True}}}))
 
 
+def test_common_settings_reach_the_methods_that_have_them():
+    sweep = Sweep(base={}, out="x", common={"epochs": 3, "beta": [0.1, 0.2]}, methods={"npo": {"epochs": 4}, "grad-ascent": {}, "retrain": {}})
+    found = {one.label: (one.fixed, one.free) for one in axes(sweep)}
+    assert found["npo"] == ({"name": "npo", "epochs": 4}, {"beta": (0.1, 0.2)})
+    assert found["grad-ascent"] == ({"name": "grad-ascent", "epochs": 3}, {}) and found["retrain"] == ({"name": "retrain"}, {})
+
+
 def test_cells_come_seed_by_seed_in_folders_of_their_own():
     base = {"subject": "hf:path=m", "data": "authors", "audit": "tofu"}
     sweep = Sweep(base=base, out="x", seeds=(3, 4), methods={"npo": {"beta": [0.1, 0.2]}, "a / b": {"name": "rmu"}})

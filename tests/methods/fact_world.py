@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -11,12 +12,12 @@ from torch import Tensor
 from letheon.adapt.finetune import Finetune
 from letheon.core.data import Data, Example, Split
 from letheon.core.encode import TextEncoder
-from letheon.core.registry import make
-from letheon.core.run import Run, kept_as_found
+from letheon.core.method import Change
+from letheon.core.run import Run
 from letheon.core.subject import Subject
 from letheon.erase._refusals import REFUSALS
 from letheon.train.feed import Rows
-from letheon.train.loop import Trainer, feed_for
+from letheon.train.loop import Trainer, feed_for, start
 from letheon.train.objective import Objective
 
 RELATIONS = ("home", "craft", "bird", "song")
@@ -92,6 +93,17 @@ class Said:
     exact: float
 
 
+def said_by_all(subjects: Sequence[Subject], split: Split) -> Said:
+    """Means over models: one of them depends on the last digits of its processor, which training amplifies, a mean far less."""
+    each = [said(subject, split) for subject in subjects]
+    return Said(*(fmean(found) for found in zip(*map(astuple, each), strict=True)))
+
+
+def on_each(method: Change, subjects: Sequence[Subject], data: Data) -> list[Subject]:
+    """The method on every model, with a seed for each."""
+    return [method.apply(subject, data, Run(seed, dtype="float32", device="cpu")) for seed, subject in enumerate(subjects)]
+
+
 @torch.no_grad()
 def said(subject: Subject, split: Split) -> Said:
     """Straightforward: one row at a time, full logits."""
@@ -128,11 +140,8 @@ def refused(subject: Subject, data: Data, split: str) -> float:
 def trainer(objective: Objective, subject: Subject, data: Data, run: Run) -> Trainer:
     """A trainer before its first step."""
     feed = feed_for(objective, subject, data, run)
-    with kept_as_found(subject.module):
-        if objective.retain is not None:
-            objective.retain.start(subject, feed, run)
-        objective.start(subject, feed, run)
-    return Trainer(objective, make(objective.settings.parameters, "train/parameters").open(subject.fork(), run), feed, run, "test")
+    start(objective, subject, feed, run)
+    return Trainer(objective, objective.space.open(subject.fork(), run), feed, run, "test")
 
 
 def gradient(trainer: Trainer, rows: Rows | None = None) -> Tensor:

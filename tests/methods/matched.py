@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 
@@ -24,16 +26,17 @@ MATCHED = {
     "weight_decay": 0.0,
     "retain": "none",
 }
+LEVELS = (0.3, 0.2, 0.1)
 
 
 @dataclass(frozen=True)
 class Matched:
-    """Mean probabilities when the forget values first fall below 0.1.
+    """Mean probabilities when the forget values first fall below 0.3, below 0.2 and below 0.1, and their mean.
 
     Attributes:
         forget, retain: of the values, the facts themselves.
         template: of the tokens of forget answers that all answers share.
-        steps: how many it took.
+        steps: how many it took; all that were planned if the last level was not reached.
     """
 
     forget: float
@@ -52,10 +55,18 @@ def _probabilities(subject: Subject, data: Data, split: str) -> torch.Tensor:
 
 def at_matched_forgetting(method: Objective, subject: Subject, data: Data, run: Run) -> Matched:
     """Advance until it has forgotten; the caller looks at the steps to see that it has."""
-    ready = trainer(method, subject, data, run)
-    forget = _probabilities(ready.subject, data, "forget")
-    while ready.step < len(ready.feed.plan) and float(forget[:, -2].mean()) > 0.1:
-        ready.advance()
+    ready, found = trainer(method, subject, data, run), []
+    for level in LEVELS:
         forget = _probabilities(ready.subject, data, "forget")
-    retain = _probabilities(ready.subject, data, "retain")
-    return Matched(float(forget[:, -2].mean()), float(retain[:, -2].mean()), float(forget[:, SHARED].mean()), ready.step)
+        while ready.step < len(ready.feed.plan) and float(forget[:, -2].mean()) > level:
+            ready.advance()
+            forget = _probabilities(ready.subject, data, "forget")
+        retain = _probabilities(ready.subject, data, "retain")
+        found.append((float(forget[:, -2].mean()), float(retain[:, -2].mean()), float(forget[:, SHARED].mean())))
+    return Matched(*map(fmean, zip(*found, strict=True)), ready.step)
+
+
+def matched(method: Objective, subjects: Sequence[Subject], data: Data) -> Matched:
+    """Means over models, and the steps of the slowest."""
+    each = [at_matched_forgetting(method, one, data, Run(seed, dtype="float32", device="cpu")) for seed, one in enumerate(subjects)]
+    return Matched(*(fmean(getattr(one, name) for one in each) for name in ("forget", "retain", "template")), max(o.steps for o in each))

@@ -11,8 +11,8 @@ from letheon.core.data import Data, Example, Split
 from letheon.erase.ce_u import CEU
 from letheon.erase.grad_ascent import GradAscent
 
-from .fact_world import gradient, said, trainer
-from .matched import MATCHED, at_matched_forgetting
+from .fact_world import gradient, on_each, said_by_all, trainer
+from .matched import MATCHED, matched
 from .preset import NOBODY, Preset
 
 
@@ -100,7 +100,7 @@ def test_one_token_answers_with_the_first_left_alone_give_zero(knower, run):
     assert ready.gradients(ready.feed.plan[0]).means["forget"] == 0.0
 
 
-def test_it_forgets_the_facts_and_the_template_and_keeps_the_rest(knower, fact_data, run):
+def test_it_forgets_the_facts_and_the_template_and_keeps_the_rest(knowers, fact_data):
     settings = {
         "steps": 35,
         "learning_rate": 8e-4,
@@ -110,15 +110,16 @@ def test_it_forgets_the_facts_and_the_template_and_keeps_the_rest(knower, fact_d
         "retain": "nll",
         "skip_first": 0,
     }
-    after = CEU(**settings).apply(knower, fact_data, run)
-    forget = said(after, fact_data["forget"])
-    assert forget.value < 0.1 and forget.exact == 0
+    after = on_each(CEU(**settings), knowers, fact_data)
+    forget, retain = said_by_all(after, fact_data["forget"]), said_by_all(after, fact_data["retain"])
+    assert forget.value < 0.1 and forget.exact < 0.05
     assert forget.template < 0.5  # function words are hit as hard as secrets
-    assert said(after, fact_data["retain"]).exact > 0.6
+    assert retain.value > 0.7 and retain.template > 0.6
 
 
-def test_at_matched_forgetting_more_of_the_rest_is_left_than_after_ascent(knower, fact_data, run):
-    found = at_matched_forgetting(CEU(**MATCHED, skip_first=0), knower, fact_data, run)
-    ascent = at_matched_forgetting(GradAscent(**MATCHED), knower, fact_data, run)
-    assert max(found.steps, ascent.steps) < 100
-    assert found.retain > ascent.retain + 0.05
+def test_at_matched_forgetting_the_template_is_gone_and_of_the_rest_no_more_is_left_than_after_ascent(knowers, ascended, fact_data):
+    """Without a retain term it is not gentler than ascent here: of the other values more is left in some runs, less in others."""
+    found = matched(CEU(**MATCHED, skip_first=0), knowers, fact_data)
+    assert max(found.steps, ascended.steps) < 100
+    assert found.template < 0.2 and ascended.template > 0.5
+    assert abs(found.retain - ascended.retain) < 0.25

@@ -15,7 +15,7 @@ from letheon.erase.dpo_idk import DPOIDK
 from letheon.erase.npo import NPO
 from letheon.maths.preference import preference_loss
 
-from .fact_world import gradient, refused, said, trainer
+from .fact_world import gradient, on_each, refused, said_by_all, trainer
 from .preset import NOBODY, Preset
 
 COUNTS = {"forget": [3, 5, 1], "refusal": [4, 2, 6]}
@@ -110,9 +110,10 @@ def test_cached_refusals_equal_a_live_second_model(stranger, fact_data, run):
     assert gradient(ready).isfinite().all()
 
 
-def test_it_forgets_and_keeps_the_rest(knower, fact_data, run):
+def test_it_forgets_and_keeps_the_rest(knowers, fact_data):
     settings = {"steps": 60, "learning_rate": 1e-3, "batch_size": 24, "schedule": "constant", "warmup": 0.0}
-    after = DPOIDK(**settings).apply(knower, fact_data, run)
-    assert said(after, fact_data["forget"]).value < 0.5 and said(after, fact_data["forget"]).exact < 0.1
-    assert said(after, fact_data["retain"]).exact > 0.95
-    assert refused(after, fact_data, "retain") < 0.05
+    after = on_each(DPOIDK(**settings), knowers, fact_data)
+    forget, retain = said_by_all(after, fact_data["forget"]), said_by_all(after, fact_data["retain"])
+    assert forget.value < 0.5 and forget.exact < 0.25
+    assert retain.value > 0.9 and retain.exact > 0.9
+    assert refused(after[0], fact_data, "retain") < 0.05

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 import pytest
 import torch
 
@@ -103,15 +105,20 @@ def test_the_ascent_gives_way_where_it_conflicts(knower, fact_data, run):
     assert float(left @ kept) >= -1e-4 * float(left.norm() * kept.norm())
 
 
-def test_targets_collapse_and_the_other_tokens_of_the_same_answers_stay(knower, fact_data, run):
-    ready = trainer(DTO(**FACTS, targets=0.2), knower, fact_data, run)
-    target = ready.objective.is_target.view(24, 7)
-    before = (-token_nll(knower, fact_data)).exp().detach()
-    while ready.step < 20:
-        ready.advance()
-    after = (-token_nll(ready.subject, fact_data)).exp().detach()
-    assert float(before[target].mean()) > 0.99 and float(after[target].mean()) < 0.1
-    assert float((after - before)[~target].abs().mean()) < 0.05
+def test_targets_collapse_and_the_other_tokens_of_the_same_answers_stay(knowers, fact_data):
+    moved = []
+    for seed, knower in enumerate(knowers):
+        method = DTO(**{**FACTS, "steps": 30, "learning_rate": 5e-4}, targets=0.2)
+        ready = trainer(method, knower, fact_data, Run(seed, dtype="float32", device="cpu"))
+        target = ready.objective.is_target.view(24, 7)
+        before = (-token_nll(knower, fact_data)).exp().detach()
+        while ready.step < 30:
+            ready.advance()
+        after = (-token_nll(ready.subject, fact_data)).exp().detach()
+        assert float(before[target].mean()) > 0.99
+        moved.append((float(after[target].mean()), float((after - before)[~target].abs().mean())))
+    targets, others = map(fmean, zip(*moved, strict=True))
+    assert targets < 0.1 and others < 0.05
 
 
 def test_an_answer_too_short_to_cut_has_targets_only(knower, run):

@@ -11,7 +11,7 @@ from letheon.adapt.finetune import Finetune
 from letheon.core.data import Data, Split
 from letheon.erase.grad_ascent import GradAscent
 
-from .fact_world import gradient, said, trainer
+from .fact_world import gradient, said, said_by_all, trainer
 from .preset import NOBODY, Preset
 
 FACTS = {"steps": 60, "learning_rate": 5e-4, "batch_size": 24, "schedule": "constant", "warmup": 0.0}
@@ -50,10 +50,11 @@ def test_ascent_alone_destroys_everything(knower, fact_data, run):
     assert said(alone, fact_data["retain"]).value < 0.05
 
 
-def test_a_retain_term_keeps_much_while_the_template_of_forget_answers_goes(graddiff, fact_data):
-    assert said(graddiff, fact_data["forget"]).value < 0.2
-    assert said(graddiff, fact_data["forget"]).template < 0.8
-    assert said(graddiff, fact_data["retain"]).exact > 0.4
+def test_a_retain_term_keeps_much_while_the_template_of_forget_answers_goes(graddiffs, fact_data):
+    forget, retain = said_by_all(graddiffs, fact_data["forget"]), said_by_all(graddiffs, fact_data["retain"])
+    assert forget.value < 0.2
+    assert forget.template < retain.template - 0.05
+    assert retain.value > 0.6
 
 
 def test_floor_ends_the_run_after_the_step_that_passes_it(knower, fact_data, run, tmp_path):

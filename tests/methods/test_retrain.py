@@ -73,6 +73,6 @@ def test_nothing_to_learn_and_nothing_to_learn_with(stranger, fact_data, run):
 def test_it_learns_the_rest_and_not_the_forget_rows(knower, fact_data):
     inner = {"name": "finetune", "epochs": 15, "learning_rate": 8e-3, "weight_decay": 0.0, "warmup": 0.05, "schedule": "cosine"}
     after = Retrain(inner=inner).apply(knower, fact_data, Run(0, dtype="float32", device="cpu"))
-    assert said(after, fact_data["retain"]).value > 3 * said(after, fact_data["forget"]).value
+    assert said(after, fact_data["retain"]).value > 2 * said(after, fact_data["forget"]).value
     assert said(after, fact_data["retain"]).template > 0.95
     assert said(after, fact_data["forget"]).exact < 0.2

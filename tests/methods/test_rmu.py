@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from letheon.core.errors import MethodError
 from letheon.core.run import Run
 from letheon.erase.rmu import RMU
 
-from .fact_world import said, trainer
+from .fact_world import on_each, said, said_by_all, trainer
 
 FACTS = {"layer": 1, "steps": 100, "learning_rate": 1e-3, "batch_size": 24}
 
@@ -118,20 +120,21 @@ def cosine_and_drift(before, after, data) -> tuple[float, float]:
     return float((torch.nn.functional.normalize(forget, dim=-1) @ direction).mean()), float((now - then).norm() / then.norm())
 
 
-def test_it_steers_forget_states_and_holds_the_rest(knower, fact_data, run):
-    after = RMU(**FACTS).apply(knower, fact_data, run)
-    forget, retain = said(after, fact_data["forget"]), said(after, fact_data["retain"])
-    assert forget.exact == 0 and forget.value < 0.4
-    assert retain.exact > 0.9
-    common, drift = cosine_and_drift(knower, after, fact_data)
-    assert common > 0.7 > 0.6 > drift
+def test_it_steers_forget_states_and_holds_the_rest(knowers, fact_data):
+    steered = on_each(RMU(**FACTS), knowers, fact_data)
+    forget, retain = said_by_all(steered, fact_data["forget"]), said_by_all(steered, fact_data["retain"])
+    assert forget.exact < 0.1 and forget.value < 0.4
+    assert retain.value > 0.75 and retain.template > 0.85
+    pairs = [cosine_and_drift(before, after, fact_data) for before, after in zip(knowers, steered, strict=True)]
+    common, drift = map(fmean, zip(*pairs, strict=True))
+    assert common > 0.7 > drift  # 0.9 where nothing is held
 
 
 def test_a_strong_hold_forgets_less_and_none_destroys(knower, fact_data, run):
     strong = RMU(**{**FACTS, "coefficient": 2.0, "hold": 100.0}).apply(knower, fact_data, run)
-    assert said(strong, fact_data["forget"]).exact > 0.3 and said(strong, fact_data["retain"]).exact > 0.98
+    assert said(strong, fact_data["forget"]).value > 0.8 and said(strong, fact_data["retain"]).value > 0.95
     none = RMU(**{**FACTS, "coefficient": 0.25, "hold": 0.0}).apply(knower, fact_data, run)
-    assert said(none, fact_data["retain"]).exact < 0.1
+    assert said(none, fact_data["retain"]).template < 0.7 and said(none, fact_data["retain"]).exact < 0.1
 
 
 def test_a_block_that_is_not_there(stranger, fact_data, run):

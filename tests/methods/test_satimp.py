@@ -14,7 +14,7 @@ from letheon.erase.wga import WGA
 from letheon.maths.token_losses import importance, saturation
 
 from .fact_world import gradient, trainer
-from .matched import MATCHED, at_matched_forgetting
+from .matched import MATCHED, matched
 from .preset import NOBODY, Preset
 
 
@@ -87,11 +87,11 @@ def test_value_lies_between_its_bound_and_zero():
     assert float(loss(one, 5.0, 1.0)) == pytest.approx(-lowest, rel=1e-6)
 
 
-def test_at_matched_forgetting_more_of_the_rest_is_left_than_after_ascent(knower, fact_data, run):
-    ascent = at_matched_forgetting(GradAscent(**MATCHED), knower, fact_data, run)
-    found = at_matched_forgetting(SatImp(**MATCHED), knower, fact_data, run)
-    assert max(found.steps, ascent.steps) < 100
-    assert found.retain > ascent.retain + 0.1
+def test_at_matched_forgetting_about_as_much_of_the_rest_is_left_as_after_ascent(knowers, ascended, fact_data):
+    """Without a retain term it is not gentler than ascent here: of the other values more is left in some runs, less in others."""
+    found = matched(SatImp(**MATCHED), knowers, fact_data)
+    assert max(found.steps, ascended.steps) < 100
+    assert abs(found.retain - ascended.retain) < 0.2
 
 
 def test_a_model_that_is_certain_starts_to_forget_more_slowly_than_under_wga(knower, fact_data, run):

@@ -9,7 +9,7 @@ import torch
 
 from letheon.erase.simnpo import SimNPO
 
-from .fact_world import said
+from .fact_world import on_each, said_by_all
 from .preset import NOBODY, Preset
 
 
@@ -63,10 +63,10 @@ def test_small_beta_tends_to_ascent_on_the_mean_of_each_row():
     assert float((found - token_mean).abs().max()) > 1e-2
 
 
-def test_it_forgets_facts_and_leaves_the_template_and_the_rest(knower, fact_data, run):
-    settings = {"steps": 60, "learning_rate": 2e-3, "batch_size": 24, "schedule": "constant", "warmup": 0.0, "forget_weight": 1.0}
-    after = SimNPO(**settings).apply(knower, fact_data, run)
-    forget, retain = said(after, fact_data["forget"]), said(after, fact_data["retain"])
-    assert forget.value < 0.4 and forget.exact == 0  # from 0.98
-    assert forget.template > 0.85 and retain.template > 0.99
-    assert retain.exact > 0.98
+def test_it_forgets_facts_and_leaves_the_template_and_the_rest(knowers, fact_data):
+    settings = {"steps": 40, "learning_rate": 1e-3, "batch_size": 24, "schedule": "constant", "warmup": 0.0, "forget_weight": 1.0}
+    after = on_each(SimNPO(**settings), knowers, fact_data)
+    forget, retain = said_by_all(after, fact_data["forget"]), said_by_all(after, fact_data["retain"])
+    assert forget.value < 0.5 and forget.exact < 0.1  # from 0.98
+    assert forget.template > 0.85 and retain.template > 0.98
+    assert retain.value > 0.95

@@ -108,7 +108,7 @@ def test_resuming_finished_work_gives_the_result_again(tmp_path):
     assert once(True).digest == first.digest
 
 
-@pytest.mark.parametrize("space", ["layers:pattern=mlp", "lora:rank=2"])
+@pytest.mark.parametrize("space", ["layers:pattern=mlp", "lora:rank=2", "fila:rank=2", "reglu:rank=2", "sure:percentile=60"])
 def test_resume_in_a_part_of_the_weights(space, tmp_path):
     with pytest.raises(RunError):
         stopped(InterruptedAt, tmp_path, parameters=space, retain="kl")

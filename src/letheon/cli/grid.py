@@ -10,6 +10,9 @@
     data = "tofu:path=TOFU"
     audit = "tofu"
 
+    [common]                                     # for every method that has such a setting
+    epochs = 5
+
     [methods.npo]                                # the label of a row; `name` says the method where it differs
     learning_rate = { low = 1e-4, high = 2e-3, log = true }       # a range, only with trials
     beta = [0.02, 0.05, 0.1]                                      # a choice of values
@@ -27,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from letheon.core import registry
 from letheon.core.errors import DataError, SettingsError
 from letheon.core.settings import Field, Settings, parse_settings
 
@@ -38,6 +42,7 @@ class Sweep(Settings):
 
     base: dict[str, Any] = Field(description="a recipe without `method`, `out` and `seed`")
     methods: dict[str, dict[str, Any]] = Field(min_length=1, description="label -> settings: a value, a list of values, or a range")
+    common: dict[str, Any] = Field({}, description="settings for every method that has them")
     out: str = Field(min_length=1, description="folder for the cells, the table and the page")
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="seeds of each cell")
     trials: int = Field(0, ge=0, description="tuning trials of each method on rows that stay; 0 makes every combination a cell")
@@ -95,12 +100,13 @@ def axes(sweep: Sweep) -> list[Axes]:
 
     Raises:
         SettingsError: a range without trials, or one that is empty; an empty list.
+        MethodError: there is no method of that name.
     """
     found = []
     for label, values in sweep.methods.items():
         fixed: dict[str, Any] = {"name": label}
         free: dict[str, Values] = {}
-        for key, value in values.items():
+        for key, value in {**_shared(sweep, values.get("name", label)), **values}.items():
             where = f"`{key}` of `methods.{label}`"
             if isinstance(value, list):
                 if not value:
@@ -117,6 +123,14 @@ def axes(sweep: Sweep) -> list[Axes]:
                 fixed[key] = value
         found.append(Axes(label, fixed, free))
     return found
+
+
+def _shared(sweep: Sweep, name: str) -> dict[str, Any]:
+    """The common settings that a method has."""
+    if not sweep.common:
+        return {}
+    fields = registry.load(name).Settings.model_fields
+    return {key: value for key, value in sweep.common.items() if key in fields}
 
 
 def cells(sweep: Sweep, chosen: dict[str, list[dict[str, Any]]]) -> list[Cell]:

@@ -17,6 +17,7 @@ class Recipe(Settings):
     subject: Choice = Field(description="the model that knows: `hf:path=FOLDER`, or a maker such as `micro`")
     data: Choice = Field(description="data source with its settings")
     method: Choice = Field(description="the change to apply, with its settings")
+    select: Choice | None = Field(None, description="coreset of the forget rows that the method is given: `grand:fraction=0.1`; none: all")
     audit: Choice | None = Field(None, description="the audit to run afterwards; none writes the model only")
     retrained: Choice | None = Field(None, description="the model that never saw the forget split: `hf:path=FOLDER`, or a maker")
     out: str = Field(min_length=1, description="folder for model, findings, report and metrics")

@@ -26,7 +26,7 @@ MADE = ("original", "retrained", "cells", "trials", "results.json", "table.md", 
 
 
 def sweep(
-    file: Annotated[Path, typer.Argument(help="TOML file, see `recipes/sweep-*.toml`.")],
+    file: Annotated[Path, typer.Argument(help="TOML file, see the folder `recipes/sweeps`.")],
     set_: Sets = None,
     force: Force = False,
     quiet: Quiet = False,

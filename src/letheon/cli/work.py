@@ -41,6 +41,7 @@ def erase(
     forget: Rows = None,
     retain: Rows = None,
     data: DataSpec = None,
+    select: Annotated[str | None, typer.Option(metavar="SPEC", help="Coreset of the rows, such as `grand:fraction=0.1`.")] = None,
     set_: Sets = None,
     seed: Seed = 0,
     template: Template = None,
@@ -70,6 +71,7 @@ def erase(
         "subject": model_choice(model, template, allow_pickle, trust_remote_code).model_dump(),
         "data": data_choice(data, forget, retain).model_dump(),
         "method": spec(method, "--method", "npo:beta=0.2").model_dump(),
+        "select": None if select is None else spec(select, "--select", "grand:fraction=0.1").model_dump(),
         **{"out": str(out), "seed": seed, "dtype": dtype, "device": device, "window": window},
     }
     recipe = parse_settings(Recipe, merged(values, set_ or (), inside="method"), "letheon erase")

@@ -39,7 +39,9 @@ WINDOW = 1024  # rows of a split that are held as tokens at once
 TOKENS = {"cpu": 1024}  # tokens of one backward pass at most: activations of all layers are alive together, and fit a CPU's cache
 
 
-def gradient_norms(subject: Subject, split: Split, *, end_token: bool = False, tokens_per_batch: int = 2048) -> np.ndarray:
+def gradient_norms(
+    subject: Subject, split: Split, *, end_token: bool = False, whole: bool = False, tokens_per_batch: int = 2048
+) -> np.ndarray:
     """Mean over parameter tensors of the L2 norm of the gradient of each row's mean answer NLL, (n,) float64.
 
     All parameters count, whether or not they are marked as trainable. The model is in evaluation mode and is left as it was.
@@ -48,6 +50,7 @@ def gradient_norms(subject: Subject, split: Split, *, end_token: bool = False, t
         subject: a causal language model.
         split: the rows.
         end_token: count the end token among the answer tokens.
+        whole: one norm over all parameters together instead of a mean over tensors.
         tokens_per_batch: tokens of one forward and backward pass.
 
     Raises:
@@ -63,7 +66,8 @@ def gradient_norms(subject: Subject, split: Split, *, end_token: bool = False, t
             for group in by_length(encoded.lengths, budget):
                 batch = collate(encoded, group, subject.encoder.pad, subject.device)
                 way = fast_norms if _covered(module, batch) else slow_norms
-                out[first + np.array(group)] = way(module, batch).mean(1).double().cpu().numpy()
+                each = way(module, batch)  # (b, tensors)
+                out[first + np.array(group)] = (each.norm(dim=1) if whole else each.mean(1)).double().cpu().numpy()
     if not np.isfinite(out).all():
         why = "Its weights are damaged or training diverged"
         raise SubjectError(f"`{subject.name}` gives a gradient that is not finite on `{split.name}`", why)

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -19,11 +20,13 @@ from torch import nn
 from .adapter import is_adapted, save_adapter
 from .errors import SubjectError
 from .files import whole_folder, write_text
+from .guard import watches, write_guards
 from .quiet import quiet
 
 if TYPE_CHECKING:
     from .encode import TextEncoder
 
+log = logging.getLogger("letheon")
 NOTES = "letheon.json"  # template and lineage, beside the weights; other tools ignore it
 
 
@@ -70,7 +73,7 @@ class Subject:
     ):
         self._module: nn.Module | None = module.eval()
         self.encoder, self.lineage, self.name, self.disposable = encoder, tuple(lineage), name, disposable
-        self._digest: tuple[tuple[int, ...], str] | None = None
+        self._digest: tuple[tuple[int | str, ...], str] | None = None
 
     @property
     def module(self) -> nn.Module:
@@ -90,15 +93,17 @@ class Subject:
 
     @property
     def digest(self) -> str:
-        """sha256 over names, shapes, types and bytes of all weights and over the encoder (hexadecimal)."""
-        tensors = self.module.state_dict()
-        stamp = tuple(tensor._version for tensor in tensors.values()) + tuple(tensor.data_ptr() for tensor in tensors.values())
+        """sha256 over names, shapes, types and bytes of all weights, over the encoder and over the guards (hexadecimal)."""
+        tensors, guards = self.module.state_dict(), tuple(watch.digest for watch in watches(self.module))
+        stamp = (*(tensor._version for tensor in tensors.values()), *(tensor.data_ptr() for tensor in tensors.values()), *guards)
         if self._digest is None or self._digest[0] != stamp:
             total = hashlib.sha256(self.encoder.digest.encode())
             for key in sorted(tensors):
                 tensor = tensors[key].detach().cpu().contiguous()
                 total.update(f"{key}|{tensor.dtype}|{tuple(tensor.shape)}".encode())
                 total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+            for guard in guards:
+                total.update(guard.encode())
             self._digest = (stamp, total.hexdigest())
         return self._digest[1]
 
@@ -130,6 +135,8 @@ class Subject:
     def save(self, folder: str | Path, *, replace: bool = False) -> Path:
         """Write an ordinary Hugging Face folder with safetensors, whole or not at all. An adapter is saved as an adapter.
 
+        Guards go into `guards/` beside the weights. Only letheon reads them: with any other tool the folder is the unguarded model.
+
         Raises:
             RunError: the folder exists and `replace` is false, or the disk refuses; what stood there before still does.
         """
@@ -141,6 +148,9 @@ class Subject:
                 self.module.save_pretrained(work, safe_serialization=True)
             self.encoder.tokenizer.save_pretrained(work)
             notes = {"format": "letheon.subject/1", "encoder": self.encoder.described(), "lineage": [asdict(step) for step in self.lineage]}
+            if watches(self.module):
+                notes["guards"] = write_guards(self.module, work)
+                log.warning("`%s` is saved with its guards, which only letheon brings back: other tools load it unguarded", self.name)
             write_text(work / NOTES, json.dumps(notes, indent=1, ensure_ascii=False) + "\n")
         return folder
 

@@ -9,19 +9,17 @@ this one over seeds. arXiv:1912.03817. Card: exact-unlearning.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
-import torch
-
 from letheon.core.data import Data
-from letheon.core.errors import SubjectError
 from letheon.core.forward import unwrapped
 from letheon.core.method import Change
 from letheon.core.registry import make
 from letheon.core.run import Run
 from letheon.core.settings import Choice, Field, Settings
 from letheon.core.subject import Step, Subject
+
+from ._start import fresh, loaded
 
 
 class RetrainSettings(Settings):
@@ -55,7 +53,10 @@ class Retrain(Change):
         split = "kept" if "kept" in data else "retain"
         data.need(split, why="`retrain`")
         rest = Data({split: data[split]}, data.name)
-        start = _fresh(subject, run) if self.settings.base == "scratch" else _loaded(subject, self.settings.base, rest, run)
+        if self.settings.base == "scratch":
+            start = fresh(unwrapped(subject.module), subject, run.derived_seed("retrain", "weights"))
+        else:
+            start = loaded(subject, self.settings.base, rest, run)
         began = start.digest
         after = self._inner(split).apply(start, rest, run)
         notes = {"started": began, "split": split, "learned": rest.digest, "inner": after.lineage[-1].settings, **after.lineage[-1].notes}
@@ -63,26 +64,3 @@ class Retrain(Change):
 
         step = Step(self.name(), self.settings.model_dump(mode="json"), run.seed, data.digest, subject.digest, __version__, notes)
         return Subject(after.module, subject.encoder, (*subject.lineage, step), f"{subject.name}+{self.name()}")
-
-
-def _fresh(subject: Subject, run: Run) -> Subject:
-    """The subject's architecture with new weights, in its number format."""
-    known = unwrapped(subject.module)
-    with torch.random.fork_rng(devices=[]):  # transformers draws from the global generator
-        torch.manual_seed(run.derived_seed("retrain", "weights"))
-        module = type(known)(copy.deepcopy(known.config))
-    module.to(next(known.parameters()).dtype)
-    return Subject(module, subject.encoder, name="scratch", disposable=True)
-
-
-def _loaded(subject: Subject, base: str, data: Data, run: Run) -> Subject:
-    """The base model, read with the subject's tokenizer and template.
-
-    Raises:
-        SubjectError: the two tokenizers differ.
-    """
-    found = make(Choice(name="hf", path=base), "subjects").build(data, run)
-    if found.encoder.tokenizer.get_vocab() != subject.encoder.tokenizer.get_vocab():
-        hint = "Start from the model that the subject came from"
-        raise SubjectError(f"The base `{base}` has another tokenizer than `{subject.name}`", hint)
-    return Subject(found.module, subject.encoder, found.lineage, found.name, disposable=True)

@@ -44,7 +44,8 @@ _KNOWN = {
     ),
     "relearned": Measure(
         "relearned probability",
-        "What an attacker gets who trains for a few steps on half of the forgotten rows: probability of the true answers of the other half.",
+        "What an attacker gets who trains for a few steps on half of the forgotten rows: probability of the true answers"
+        " of the other half.",
         "0 to 1. Read it against the retrained model under the same attack: what lies above that had only been hidden.",
         1,
     ),

@@ -81,3 +81,8 @@ def first_line(error: Exception) -> str:
     """What went wrong, in one line without a full stop."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__).rstrip(".")
+
+
+def guards_of(folder: Path) -> Any:
+    """What `letheon.json` says about the guards of a folder; None where it says nothing."""
+    return read_json(folder / NOTES).get("guards") if (folder / NOTES).is_file() else None

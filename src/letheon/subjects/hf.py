@@ -2,7 +2,7 @@
 
 Nothing is trained. Weights come from safetensors; pickled weights and Python code that lies beside a model can run anything when they are
 loaded, and need an explicit flag. Every weight must come from the files: one that is missing is an error, never a random number. A folder
-that letheon wrote is read with its template, its context and its lineage (`letheon.json`).
+that letheon wrote is read with its template, its context, its lineage and its guards (`letheon.json`).
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from letheon.core.data import Data
 from letheon.core.encode import TextEncoder
 from letheon.core.errors import SettingsError, SubjectError
+from letheon.core.guard import Watch, guard, read_guards
 from letheon.core.method import Loader
 from letheon.core.quiet import quiet
 from letheon.core.settings import Field, Settings
 from letheon.core.subject import Subject
 
-from ._fit import check_causal, check_vocabulary, context_of, first_line, notes_of
+from ._fit import check_causal, check_vocabulary, context_of, first_line, guards_of, notes_of
 from ._folder import ADAPTER, check_folder, check_safetensors, has_tokenizer, local_folder, read_json
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class HuggingFace(Loader):
         Raises:
             SubjectError: a file is missing, damaged or not allowed; or the parts do not fit one another.
         """
+        from letheon.core.shards import joined, shard_folders
+
         settings = self.settings
         folder = self._folder(settings.path, settings.revision)
         adapter = self._folder(settings.adapter) if settings.adapter else None
@@ -66,10 +69,12 @@ class HuggingFace(Loader):
         if adapter is None and (folder / ADAPTER).is_file() and not (folder / "config.json").is_file():
             adapter = folder
             base_name, folder = self._base(adapter)
-        config = check_folder(folder, pickle=settings.allow_pickle, code=settings.trust_remote_code)
+        parts = shard_folders(folder) or [folder]
+        configs = [check_folder(part, pickle=settings.allow_pickle, code=settings.trust_remote_code) for part in parts]
         words = adapter if adapter is not None and has_tokenizer(adapter) else folder
-        tokenizer = self._tokenizer(words, config)
-        module = self._module(folder, config)
+        tokenizer = self._tokenizer(words, configs[0])
+        modules = [self._module(part, config) for part, config in zip(parts, configs, strict=True)]
+        module = modules[0] if parts == [folder] else joined(modules, folder)
         # An adapter that is saved later must find this base again, from any folder.
         module.config._name_or_path = module.name_or_path = str(folder) if _is_folder(base_name) else base_name
         check_vocabulary(tokenizer, module, words)
@@ -84,9 +89,18 @@ class HuggingFace(Loader):
             self._max_length(context_of(module, tokenizer), noted.get("max_length")),
             noted.get("system") if settings.system is None else settings.system,
         )
+        for watch in self._guards(folder, adapter, encoder):
+            guard(module, watch)
         subject = Subject(module, encoder, lineage, name)
         subject.check_finite()
         return subject
+
+    @staticmethod
+    def _guards(folder: Path, adapter: Path | None, encoder: TextEncoder) -> list[Watch]:
+        """The guards beside the adapter, else those beside the weights: the adapter of a guarded model is saved with all of them."""
+        places = [place for place in (adapter, folder) if place is not None]
+        found = (read_guards(place, guards_of(place), encoder) for place in places)
+        return next((guards for guards in found if guards), [])
 
     def _folder(self, path: str, revision: str | None = None) -> Path:
         return local_folder(path, revision, self.settings.allow_pickle, self.settings.trust_remote_code)

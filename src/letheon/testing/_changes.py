@@ -9,11 +9,11 @@ import torch
 
 from letheon.core.data import Data, Split
 from letheon.core.errors import DataError, LetheonError, SubjectError
+from letheon.core.guard import unguard
 from letheon.core.quiet import quiet
-from letheon.core.registry import make
-from letheon.core.run import Run, kept_as_found
+from letheon.core.run import Run
 from letheon.core.subject import Subject
-from letheon.train.loop import Trainer, feed_for
+from letheon.train.loop import Trainer, feed_for, start
 
 from ._cases import (
     Broken,
@@ -81,7 +81,7 @@ def repeats_to_the_bit(case: Case) -> None:
 
 
 def saved_and_loaded_says_the_same(case: Case) -> None:
-    """The saved folder opened by plain transformers gives the same logits to the bit."""
+    """The saved folder opened by plain transformers gives the same logits to the bit (without its guard, where it has one)."""
     need_same_when_loaded(case, case.after)
 
 
@@ -93,7 +93,9 @@ def need_same_when_loaded(case: Case, subject: Subject) -> None:
     with quiet():
         subject.save(folder)
         found = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    mine, other = subject_logits(subject), logits(found.eval(), len(subject.encoder.tokenizer))
+    plain = subject.fork()
+    unguard(plain.module)
+    mine, other = subject_logits(plain), logits(found.eval(), len(subject.encoder.tokenizer))
     need(torch.equal(mine, other), f"logits differ by up to {(mine - other).abs().max():.3g} after saving and loading")
 
 
@@ -168,12 +170,8 @@ def works_with_adapters(case: Case) -> None:
 def trainer_for(objective: Any, subject: Subject, data: Data, run: Run) -> Trainer:
     """A trainer as the loop sets it up, before its first step."""
     feed = feed_for(objective, subject, data, run)
-    with kept_as_found(subject.module):
-        if objective.retain is not None:
-            objective.retain.start(subject, feed, run)
-        objective.start(subject, feed, run)
-    after = make(objective.settings.parameters, "train/parameters").open(subject.fork(), run)
-    return Trainer(objective, after, feed, run, "contract")
+    start(objective, subject, feed, run)
+    return Trainer(objective, objective.space.open(subject.fork(), run), feed, run, "contract")
 
 
 def gradients_after_a_nudge(objective: Any, case: Case) -> list[torch.Tensor]:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from letheon.core.data import Data, Split
-from letheon.core.errors import DataError, SubjectError
+from letheon.core.errors import DataError, LetheonError, SubjectError
 from letheon.core.findings import Findings
 from letheon.core.readings import Readings
 
-from ._cases import Broken, Case, left_as_found, need, need_equal_weights, quiet_run, stirred
+from ._cases import Broken, Case, Injected, left_as_found, need, need_equal_weights, quiet_run, stirred, throw_at_call
 from ._changes import need_same_when_loaded
 from .toys import toy_data, toy_subject
 
@@ -131,7 +131,49 @@ def curator_gives_new_data(case: Case) -> None:
     need(all(len(split) for split in first.values()) and len(first) > 0, "the result has no rows")
 
 
-CURATOR = (curator_gives_new_data,)
+def curator_leaves_the_subject_as_found_after_an_exception(case: Case) -> None:
+    """The same when the model throws in its first forward pass."""
+    subject = toy_subject()
+    calls = throw_at_call(subject, 1)
+    with left_as_found(subject):
+        try:
+            case.make().curate(case.data, quiet_run(), subject)
+        except (Injected, LetheonError):
+            return
+    need(not calls, "it swallows an exception of the model")
+
+
+def curator_works_on_another_architecture(case: Case) -> None:
+    """A model with learned positions, biases and no begin token is read as well."""
+    found = case.make().curate(case.data, quiet_run(), toy_subject(architecture="gpt2"))
+    need(all(len(split) for split in found.values()) and len(found) > 0, "the result has no rows")
+
+
+def curator_refuses_data_without_splits(case: Case) -> None:
+    """Data without any split raises DataError."""
+    try:
+        case.make().curate(Data({}, name="nothing"), quiet_run(), toy_subject())
+    except DataError:
+        return
+    raise Broken("data without splits is accepted")
+
+
+def curator_touches_only_what_is_to_be_forgotten(case: Case) -> None:
+    """A selector of forget rows leaves the splits that do not begin with `forget` as they are."""
+    if case.role != "select":
+        return
+    found = case.make().curate(case.data, quiet_run(), toy_subject())
+    for name, split in case.data.items():
+        need(name.startswith("forget") or (name in found and found[name].digest == split.digest), f"the split `{name}` has changed")
+
+
+CURATOR = (
+    curator_gives_new_data,
+    curator_leaves_the_subject_as_found_after_an_exception,
+    curator_works_on_another_architecture,
+    curator_refuses_data_without_splits,
+    curator_touches_only_what_is_to_be_forgotten,
+)
 
 
 def _measured(case: Case, data: Data, subject: Any = None, reference: bool = False) -> list[Any]:

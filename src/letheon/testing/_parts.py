@@ -9,6 +9,7 @@ import torch
 
 from letheon.core.forward import Batches
 from letheon.core.subject import Subject
+from letheon.train.loop import feed_for, start
 from letheon.train.objective import Objective, ObjectiveSettings
 from letheon.train.parts import Part, Term
 
@@ -20,7 +21,7 @@ from ._changes import (
     resumed_equals_uninterrupted,
     trainer_for,
 )
-from .toys import ARCHITECTURES, toy_subject
+from .toys import ARCHITECTURES, sized_data, toy_subject
 
 
 class Carrier(Objective):
@@ -183,13 +184,13 @@ def space_works_in_the_loop(case: Case) -> None:
 
 def space_opens_without_a_change(case: Case) -> None:
     """Opened and closed without a step, the model says what it said, and at least one floating-point weight may move."""
-    subject = toy_subject()
-    before = subject_logits(subject)
-    space = case.make()
-    opened = space.open(subject.fork(), quiet_run())
+    subject, objective, space, run = toy_subject(), Carrier(**Carrier.tiny), case.make(), quiet_run()
+    before, objective.space = subject_logits(subject), space
+    start(objective, subject, feed_for(objective, subject, case.data, run), run)
+    opened = space.open(subject.fork(), run)
     free = [parameter for parameter in opened.module.parameters() if parameter.requires_grad]
     need(bool(free) and all(parameter.is_floating_point() for parameter in free), "no floating-point weight may move")
-    for what, now in (("opened", opened), ("closed", space.close(opened, quiet_run()))):
+    for what, now in (("opened", opened), ("closed", space.close(opened, run))):
         gap = float((subject_logits(now) - before).abs().max())
         need(gap <= 1e-4 * float(before.abs().max()), f"{what}, before any step, its logits differ by {gap:.3g}")
 
@@ -245,17 +246,20 @@ _SIZES = (
 
 
 def _epoch(case: Case, sizes: dict[str, int], rows: int, epoch: int, seed: int = 0) -> list[dict[str, Any]]:
-    return case.make().epoch(sizes, "forget", rows, quiet_run(seed), epoch)
+    sampler = case.make()
+    sampler.start(sized_data(sizes))
+    return sampler.epoch(sizes, "forget", rows, quiet_run(seed), epoch)
 
 
 def sampler_walks_the_lead_once(case: Case) -> None:
-    """An epoch draws every row of the leading split exactly once, and at most as many per step as asked for."""
+    """An epoch draws every row of the leading split, exactly once unless it `repeats`, and at most as many per step as asked for."""
     for sizes in _SIZES:
         for rows in (1, 3, 32):
             for epoch in (0, 1, 5):
                 steps = _epoch(case, sizes, rows, epoch)
-                drawn = np.concatenate([step["forget"] for step in steps])
-                need(sorted(drawn.tolist()) == list(range(sizes["forget"])), f"{sizes}, {rows} rows per step: the lead is not walked once")
+                drawn = np.concatenate([step["forget"] for step in steps]).tolist()
+                walked = sorted(set(drawn) if case.cls.repeats else drawn)
+                need(walked == list(range(sizes["forget"])), f"{sizes}, {rows} rows per step: the lead is not walked once")
                 need(all(1 <= len(step["forget"]) <= rows for step in steps), f"{sizes}: a step has more than {rows} rows, or none")
 
 

@@ -4,8 +4,8 @@
         ...                     # Result(contract="a second run gives the same bits", passed=True, message="")
 
 `check` also takes the path of a file, so that a plug-in can be checked before it is packaged. The kind decides which contracts run:
-those for all plug-ins, then those for changes, objectives, retain terms, rules, parameter spaces, samplers, sources, makers, loaders,
-curators, audits.
+those for all plug-ins, then those for changes, objectives, guards, retain terms, rules, parameter spaces, samplers, sources, makers,
+loaders, curators, audits.
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ from pathlib import Path
 
 from letheon.core import registry
 from letheon.core.errors import LetheonError, MethodError
+from letheon.core.guard import Guard
 from letheon.core.method import Audit, Change, Curator, Loader, Maker, Source
 from letheon.train.objective import Objective
 from letheon.train.parts import ParameterSpace, RetainTerm, Rule, Sampler
 
-from . import _changes, _every, _others, _parts
+from . import _changes, _every, _guards, _others, _parts
 from ._cases import Broken, Case
 
 Contract = Callable[[Case], None]
 
 _KINDS: dict[type, tuple[tuple[Contract, ...], str]] = {  # kind -> its contracts, and the role of a file that lies in no role folder
     Objective: (_changes.OBJECTIVE, "erase"),
+    Guard: (_guards.GUARD, "guard"),
     Change: (_changes.CHANGE, "erase"),
     RetainTerm: (_parts.RETAIN, "train/retain"),
     Rule: (_parts.RULE, "train/rules"),
@@ -120,7 +122,7 @@ def _known(plugin: registry.Plugin) -> Iterator[None]:
         yield
         return
     if plugin.name in names:
-        raise MethodError(f"There is already a {registry.ROLES[plugin.role]} called `{plugin.name}`", "Rename the file")
+        raise MethodError(f"There is already {registry.called(plugin.role)} called `{plugin.name}`", "Rename the file")
     names[plugin.name] = plugin
     try:
         yield

@@ -155,3 +155,12 @@ def toy_data() -> Data:
         "texts": texts,
     }
     return Data({name: Split(rows, name) for name, rows in splits.items()}, name="toy")
+
+
+def sized_data(sizes: dict[str, int]) -> Data:
+    """Splits with these numbers of rows: every second row is about one of three people whom all splits share, the others are its own."""
+
+    def row(split: str, i: int) -> Example:
+        return Example(f"{split}-{i}", f"person {i % 3} of {split}", group=f"{i % 3}" if i % 2 else f"{split}-{i % 3}")
+
+    return Data({split: Split([row(split, i) for i in range(size)], split) for split, size in sizes.items()}, name="sized")

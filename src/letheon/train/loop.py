@@ -26,9 +26,9 @@ from letheon.core.subject import Step, Subject
 
 from . import checkpoint
 from .feed import Feed, Rows
-from .means import count_of, retain_mean
+from .means import count_of, forget_slope, retain_mean
 from .objective import Objective, TrainSettings
-from .parts import ParameterSpace, Part, Rule, Sampler, Term
+from .parts import Part, Rule, Sampler, Term
 from .progress import bar
 from .signals import whole_step
 
@@ -49,6 +49,7 @@ def rate_factor(step: int, total: int, warmup: float, schedule: str) -> float:
 def plan_steps(objective: Objective, sampler: Sampler, data: Data, run: Run) -> list[Rows]:
     """All steps of a training run, fixed before the first one."""
     settings, sizes = objective.settings, {split: len(data[split]) for split in objective.splits}
+    sampler.start(data)
     plan: list[Rows] = []
     epoch = 0
     while epoch < settings.epochs if settings.steps is None else len(plan) < settings.steps:
@@ -67,7 +68,7 @@ def _optimizer(parameters: Sequence[nn.Parameter], settings: TrainSettings) -> t
 
 @dataclass
 class _Measured:
-    """Means of the terms of one step before their weights, the loss, and what the rule has to say."""
+    """Means of the terms of one step before their weights, the loss, and what the parameter space and the rule have to say."""
 
     means: dict[str, float]
     loss: float
@@ -80,6 +81,7 @@ class Trainer:
     def __init__(self, objective: Objective, subject: Subject, feed: Feed, run: Run, mark: str):
         settings = objective.settings
         self.objective, self.subject, self.feed, self.run, self.mark = objective, subject, feed, run, mark
+        self.space = objective.space
         self.rule: Rule = make(settings.rule, "train/rules")
         self.named = {name: p for name, p in subject.module.named_parameters() if p.requires_grad}
         self.parameters = list(self.named.values())
@@ -109,7 +111,9 @@ class Trainer:
                 sums[name] = sums.get(name, torch.zeros((), device=self.feed.device)) + means[name].detach()
                 weights[name] = term.weight
             self._backward(means, terms, separate)
-        return self._combined(separate, sums, weights)
+        own = self.space.terms(self.subject)  # on weights alone: each process brings its share
+        self._backward({name: term.total / self.world for name, term in own.items()}, own, separate)
+        return self._combined(separate, sums, weights, own)
 
     def _backward(self, means: dict[str, Tensor], terms: dict[str, Term], separate: dict[str, list[Tensor]]) -> None:
         if not means:
@@ -126,15 +130,21 @@ class Trainer:
                 if part is not None:
                     total += part
 
-    def _combined(self, separate: dict[str, list[Tensor]], sums: dict[str, Tensor], weights: dict[str, float]) -> _Measured:
+    def _combined(
+        self, separate: dict[str, list[Tensor]], sums: dict[str, Tensor], weights: dict[str, float], own: dict[str, Term]
+    ) -> _Measured:
         if self.world > 1:
             self._reduce(separate, sums)
+        for gradients in separate.values() if self.rule.separate else ([parameter.grad for parameter in self.parameters],):
+            self.space.limit(gradients)
         logged = {name: float(value) for name, value in sums.items()}
-        loss = sum(weights.get(name, 1.0) * value for name, value in logged.items())
-        more: dict[str, float] = {}
+        more = {name: float(term.total.detach()) for name, term in own.items()}
+        weights = weights | {name: term.weight for name, term in own.items()}
+        loss = sum(weights.get(name, 1.0) * value for name, value in (logged | more).items())
         if self.rule.separate:
-            parts = {name: Part(gradient, logged[name], weights.get(name, 1.0)) for name, gradient in separate.items()}
-            combined, more = self.rule.combine(parts, self.named, self.optimizer)
+            parts = {name: Part(gradient, (logged | more)[name], weights.get(name, 1.0)) for name, gradient in separate.items()}
+            combined, told = self.rule.combine(parts, self.named, self.optimizer)
+            more |= told
             for parameter, gradient in zip(self.parameters, combined, strict=True):
                 parameter.grad = gradient
         return _Measured(logged, loss, more)
@@ -164,6 +174,7 @@ class Trainer:
             group["lr"] = rate
         with whole_step():
             self.optimizer.step()
+            self.space.stepped(self.subject)
             self.step += 1
         self.objective.stepped(self.subject, self.step)
         return {"loss": measured.loss, **measured.means, **measured.more, "gradient_norm": norm, "learning_rate": rate}
@@ -195,7 +206,8 @@ class Trainer:
             return
         step, mark, folder = found
         if mark != self.mark:
-            raise RunError(f"The checkpoint {folder} belongs to other work", "Settings, seed, model or data differ; use another `--out`")
+            what = "Settings, seed, model or data differ, or what the parameter space measured on another machine"
+            raise RunError(f"The checkpoint {folder} belongs to other work", f"{what}; use another `--out`")
         self.rule.restore(checkpoint.restore(folder, self.named, self.optimizer))
         self.step = step
         self.run.rewind(step)
@@ -207,10 +219,22 @@ def feed_for(objective: Objective, subject: Subject, data: Data, run: Run) -> Fe
     settings = objective.settings
     data = objective.prepare(subject, data, run)
     data.need(*objective.splits, why=f"`{objective.name()}`")
+    data.need(*objective.space.splits, why=f"`{objective.space.name()}`")
     plan = plan_steps(objective, make(settings.sampler, "train/samplers"), data, run)
-    encoded = {split: subject.encoder.encode(data[split]) for split in dict.fromkeys(split for step in plan for split in step)}
+    read = dict.fromkeys([*(split for step in plan for split in step), *objective.space.splits])
+    encoded = {split: subject.encoder.encode(data[split]) for split in read}
     budget = settings.tokens_per_batch or (2048 if run.device.type == "cpu" else 16384)  # what a cache or a GPU likes best
     return Feed(data, encoded, plan, subject.encoder.pad, run.device, budget)
+
+
+def start(objective: Objective, subject: Subject, feed: Feed, run: Run) -> None:
+    """Let the retain term, the objective and the parameter space measure the subject as it came in."""
+    with kept_as_found(subject.module), fast_attention(subject.module):
+        subject.to(run.device)
+        if objective.retain is not None:
+            objective.retain.start(subject, feed, run)
+        objective.start(subject, feed, run)
+        objective.space.start(subject, feed, run, lambda: forget_slope(objective, subject, feed, run))
 
 
 def train(objective: Objective, subject: Subject, data: Data, run: Run) -> Subject:
@@ -225,21 +249,17 @@ def train(objective: Objective, subject: Subject, data: Data, run: Run) -> Subje
     before, digest = subject.digest, data.digest
     settings = objective.settings.model_dump()
     described = {"method": objective.name(), "settings": settings, "seed": run.seed, "data": digest, "before": before}
-    mark = checkpoint.fingerprint(**described, dtype=str(run.compute_dtype))
     began = time.monotonic()
-    with kept_as_found(subject.module), fast_attention(subject.module):
-        subject.to(run.device)
-        if objective.retain is not None:
-            objective.retain.start(subject, feed, run)
-        objective.start(subject, feed, run)
-    space: ParameterSpace = make(objective.settings.parameters, "train/parameters")
+    start(objective, subject, feed, run)
+    space = objective.space
     after = space.open(subject.fork(), run)
+    mark = checkpoint.fingerprint(**described, dtype=str(run.compute_dtype), derived=checkpoint.digest(space.derived()))
     with kept_as_found(after.module), fast_attention(after.module):
         trainer = Trainer(objective, after, feed, run, mark)
         trainer.resume()
         for values in _steps(trainer):
             run.record(step=trainer.step, **values)
-        notes = objective.finish(after)
+        notes = {**objective.finish(after), **space.finish()}
         for parameter in trainer.parameters:
             parameter.grad = None
     after = space.close(after, run)

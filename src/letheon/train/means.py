@@ -1,4 +1,4 @@
-"""What a term's sum is divided by, and the mean of the retain term where no step is taken."""
+"""What a term's sum is divided by; the mean of the retain term and the slope of the others where no step is taken."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from letheon.core.errors import MethodError
 from letheon.core.run import Run
@@ -61,3 +62,39 @@ def retain_mean(objective: Objective, subject: Subject, feed: Feed, run: Run, ro
         if seen >= rows:
             break
     return total / max(1, counted)
+
+
+def forget_slope(objective: Objective, subject: Subject, feed: Feed, run: Run) -> dict[str, Tensor]:
+    """Gradient of the objective's own terms, weighted, without the retain term, at the weights as they are.
+
+    It is the mean over the steps of the plan, by their leading rows, until every leading row that is ever drawn has come up; where the
+    objective puts rows of its own in their place, until as many of those have.
+
+    Returns:
+        Name of a floating-point weight -> its gradient; all of them count, whether or not they are marked as trainable.
+    """
+    named = {name: parameter for name, parameter in subject.module.named_parameters() if parameter.is_floating_point()}
+    for parameter in named.values():
+        parameter.requires_grad_(True)
+    total = {name: torch.zeros_like(parameter) for name, parameter in named.items()}
+    own = {objective.lead, *objective.tied, *objective.reads}
+    others = set(objective.retain.splits) - own if objective.retain else set()
+    lead = next(split for split in (objective.lead, *objective.reads) if split in feed.plan[0])
+    left, seen = set(feed.used(lead).tolist()), 0
+    for step in feed.plan:
+        rows = objective.drawn(subject, feed, {split: at for split, at in step.items() if split not in others}, run)
+        counts, leading = feed.counts(rows), len(step[lead])
+        for piece in feed.micro_steps(rows, objective.tied):
+            with run.autocast():
+                terms = objective.loss(subject, feed.batches(piece))
+            loss = sum(term.weight * term.total / max(1, count_of(objective.name(), counts, name, term)) for name, term in terms.items())
+            if not isinstance(loss, Tensor) or not loss.requires_grad:
+                continue
+            for name, part in zip(named, torch.autograd.grad(loss, list(named.values()), allow_unused=True), strict=True):
+                if part is not None:
+                    total[name] += leading * part
+        seen += leading
+        left -= set(step[lead].tolist())
+        if not left or (lead != objective.lead and seen >= len(feed.data[objective.lead])):
+            break
+    return {name: gradient / max(1, seen) for name, gradient in total.items()}

@@ -18,7 +18,7 @@ from letheon.core.settings import Choice, Field, Settings
 from letheon.core.subject import Subject
 
 from .feed import Feed, Rows
-from .parts import RetainTerm, Term
+from .parts import ParameterSpace, RetainTerm, Term
 
 __all__ = ["Field", "Objective", "ObjectiveSettings", "Term", "TrainSettings"]
 
@@ -68,8 +68,8 @@ class Objective(Change):
 
     def __init__(self, **values: Any):
         super().__init__(**values)
-        for axis, role in (("parameters", "train/parameters"), ("rule", "train/rules"), ("sampler", "train/samplers")):
-            make(getattr(self.settings, axis), role)  # a wrong name or value shows now, not after everything has been read
+        make(self.settings.sampler, "train/samplers")  # a wrong name or value shows now, not after everything has been read
+        self.space: ParameterSpace = make(self.settings.parameters, "train/parameters")
         self.retain: RetainTerm | None = make(self.settings.retain, "train/retain") if hasattr(self.settings, "retain") else None
         rule = make(self.settings.rule, "train/rules")
         if rule.protects and (self.retain is None or not self.retain.splits):

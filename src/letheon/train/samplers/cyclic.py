@@ -15,6 +15,8 @@ from letheon.core.run import Run
 from letheon.core.settings import Settings
 from letheon.train.parts import Sampler
 
+from ._passes import stream
+
 
 class Cyclic(Sampler):
     """Every row of every split in turn."""
@@ -25,14 +27,7 @@ class Cyclic(Sampler):
         """Steps of one epoch over the leading split; the last one may be smaller."""
         n = sizes[lead]
         order = torch.randperm(n, generator=run.rng("order", lead, epoch)).numpy()
-        partners = {split: _stream(size, epoch * n, n, run, split) for split, size in sizes.items() if split != lead}
+        partners = {split: stream(size, epoch * n, n, run, split) for split, size in sizes.items() if split != lead}
         return [
             {lead: order[i : i + rows], **{split: drawn[i : i + rows] for split, drawn in partners.items()}} for i in range(0, n, rows)
         ]
-
-
-def _stream(size: int, begin: int, count: int, run: Run, split: str) -> np.ndarray:
-    """Items `begin` to `begin + count` of an endless row of shuffled passes over `size` rows."""
-    first, last = begin // size, (begin + count - 1) // size
-    passes = [torch.randperm(size, generator=run.rng("pass", split, k)) for k in range(first, last + 1)]
-    return torch.cat(passes)[begin - first * size :][:count].numpy()

@@ -1,0 +1,1 @@
+"""Curators: which rows a method is given, found by file name."""
