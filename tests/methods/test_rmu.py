@@ -112,6 +112,16 @@ def test_later_blocks_run_only_for_a_retain_term_on_the_output(knower, fact_data
     assert set(ready.gradients(ready.feed.plan[0]).means) == {"forget", "retain"}
 
 
+@pytest.mark.parametrize("rule", ["geometric", "pcgrad"])
+def test_terms_of_separate_rules_are_those_of_one_pass(rule, knower, fact_data, run):
+    """A rule that wants each term's own gradient makes a pass per split; the values are the same."""
+    settings = {"layer": 1, "batch_size": 24, "retain": "nll"}
+    one, apart = (trainer(RMU(**settings, rule=name), knower, fact_data, run) for name in ("sum", rule))
+    found = [each.gradients(each.feed.plan[0]).means for each in (one, apart)]
+    assert found[0].keys() == found[1].keys() == {"forget", "hold", "retain"}
+    assert found[1] == pytest.approx(found[0], rel=1e-4, abs=1e-6)
+
+
 def cosine_and_drift(before, after, data) -> tuple[float, float]:
     """Mean cosine of forget states to their common direction, and the relative movement of retain states."""
     forget = torch.cat(answer_states(after, data["forget"], 1))

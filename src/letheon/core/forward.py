@@ -97,7 +97,7 @@ class Batches(Mapping[str, Batch]):
 
     def __init__(self, batches: Mapping[str, Batch], *, apart: bool = False):
         self._batches = dict(batches)
-        self._apart = apart
+        self.apart = apart
         self._passed: tuple[list[tuple[Tensor, int]], Head] | None = None  # per split: states and the place of its first row in them
         self._scored: dict[bool, dict[str, Hidden]] = {}
 
@@ -134,7 +134,7 @@ class Batches(Mapping[str, Batch]):
         return self._scored[prompts], head
 
     def _pass(self, module: nn.Module) -> tuple[list[tuple[Tensor, int]], Head]:
-        if self._apart:
+        if self.apart:
             passes = [final_hidden(module, batch.ids) for batch in self.values()]
             return [(states, 0) for states, _ in passes], passes[0][1]
         states, head = final_hidden(module, self.ids)

@@ -83,7 +83,7 @@ class RMU(Objective):
 
     def states(self, subject: Subject, batches: Batches) -> dict[str, Tensor]:
         """Outputs of the steered block at the answer tokens of every split, (m, d) each, at least float32."""
-        whole = bool(self.retain.splits)
+        whole = bool(self.retain.splits) and not batches.apart
         with taps(subject.module, self.block, stop=not whole) as seen:
             if whole:
                 batches.hidden(subject.module)  # the retain term reads the same pass
