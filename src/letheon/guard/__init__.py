@@ -1,0 +1,1 @@
+"""Guards: watch what a model is asked and leave its weights alone."""
