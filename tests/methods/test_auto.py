@@ -59,14 +59,15 @@ def test_the_best_within_the_loss_that_is_allowed_comes_back(after, knower, ques
 
 
 def test_a_score_by_hand(knower, stranger, questioned, run):
-    """Nats per answer token on the forget rows, on way from the knower to the wrong answers; kept: the ratio of answer probabilities."""
+    """Nats per answer token on the forget rows, on the way from the knower to the wrong answers; kept: the ratio of probabilities."""
     yardstick = Yardstick(knower, questioned, run)
     readings = {name: Readings(model, run) for name, model in (("knower", knower), ("stranger", stranger))}
     start, now = (readings[name].answers(questioned["forget"]).nll().mean() for name in ("knower", "stranger"))
     never = readings["knower"].answers(questioned["forget"], "wrong").nll().mean()
     found = yardstick.score(stranger)
     assert yardstick.never == pytest.approx(never) and yardstick.start == pytest.approx(start)
-    assert found.forgotten == pytest.approx(max(0.0, 1 - abs(now - never) / (never - start)))
+    way = (now - start) / (never - start)
+    assert found.forgotten == pytest.approx(way if way <= 1 else 1 / way)
     kept = [np.exp(-readings[name].answers(yardstick.splits["retain"]).nll()).mean() for name in ("stranger", "knower")]
     assert found.kept == pytest.approx(kept[0] / kept[1])
     same = yardstick.score(knower)

@@ -12,6 +12,7 @@ value before rounding. arXiv:2410.16454. Card: quantization-attack.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -47,12 +48,17 @@ class Quantised(Audit):
     def measure(self, readings: Readings, data: Data, run: Run, reference: Readings | None = None) -> list[Finding]:
         """One finding for each number of bits and split."""
         found = []
+
+        @functools.cache
+        def coarse(bits: int) -> Readings:
+            subject = quantised(readings.subject, bits, self.settings.group)
+            return type(readings)(subject, run, tokens_per_batch=readings.tokens_per_batch)
+
         for bits in self.settings.bits:
-            coarse = type(readings)(quantised(readings.subject, bits, self.settings.group), run, tokens_per_batch=readings.tokens_per_batch)
             name = f"probability-int{bits}"
 
-            def one(where: str, split: Split, coarse=coarse, name=name, bits=bits) -> list[Finding]:
-                values, before = (np.exp(-r.answers(split).nll()) for r in (coarse, readings))
+            def one(where: str, split: Split, name=name, bits=bits) -> list[Finding]:
+                values, before = (np.exp(-r.answers(split).nll()) for r in (coarse(bits), readings))
                 extra = {"bits": bits, "before_rounding": float(before.mean())}
                 return [row_finding(self, name, where, values, run, direction=toward(where), why="no answer token to score", **extra)]
 

@@ -63,7 +63,7 @@ class Relearning(Audit):
         if not len(known) or not len(asked):
             return [nothing(self, "relearned", f"{len(data[where])} rows cannot be cut into two halves", where)]
         start = np.exp(-readings.answers(asked).nll())
-        curves = {rate: [start, *self._curve(readings, known, asked, rate, run)] for rate in self.settings.learning_rates}
+        curves = {rate: [start, *self._kept_curve(readings, known, asked, rate, run)] for rate in self.settings.learning_rates}
         rate = max(curves, key=lambda rate: max(values.mean() for values in curves[rate]))
         best = max(curves[rate], key=lambda values: values.mean())
         curve = {str(step): float(values.mean()) for step, values in zip((0, *self._steps), curves[rate], strict=True)}
@@ -79,8 +79,14 @@ class Relearning(Audit):
         more = {"schedule": "constant", "warmup": 0.0, "parameters": self.settings.parameters.model_dump()}
         return make(Choice(name="finetune", **values, **more), "adapt")
 
+    def _kept_curve(self, readings: Readings, known: Split, asked: Split, rate: float, run: Run) -> np.ndarray:
+        """Probabilities (steps, n) of the other half; an attack on the same model is not made twice."""
+        both = Split([*known, *asked], "both")
+        attack = self._attack(rate).settings.model_dump(mode="json")
+        depends = {"attack": attack, "steps": self._steps, "known": len(known), "seed": run.seed}
+        return readings.numbers("relearning", both, lambda: np.stack(self._curve(readings, known, asked, rate, run)), **depends)
+
     def _curve(self, readings: Readings, known: Split, asked: Split, rate: float, run: Run) -> list[np.ndarray]:
-        """Probabilities (n,) of the other half after each number of steps."""
         attack = self._attack(rate)
         subject, alone = readings.subject, Run(run.seed, device=str(run.device), dtype="float32")
         found = []

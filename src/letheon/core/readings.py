@@ -92,15 +92,28 @@ class Readings:
             end_token: count the end token among the answer tokens.
         """
 
-        def load(key: str) -> np.ndarray | None:
-            found = self._store.load_arrays(key, ("norms",))
-            return None if found is None else found["norms"]
 
         def measured() -> np.ndarray:
             return gradient_norms(self.subject, split, end_token=end_token, tokens_per_batch=self.tokens_per_batch)
 
-        key = self._key("gradient_norms", split, end_token=end_token)
-        return self._get(key, "gradient_norms", load, lambda key, norms: self._store.save_arrays(key, {"norms": norms}), measured)
+        return self.numbers("gradient_norms", split, measured, end_token=end_token)
+
+    def numbers(self, kind: str, split: Split, measured: Callable[[], np.ndarray], **parameters: Any) -> np.ndarray:
+        """An array that `measured` makes from the subject and a split, kept like every other reading.
+
+        Args:
+            kind: a name of its own for what is measured.
+            split: the rows.
+            measured: called where the reading is not there yet.
+            parameters: everything else that the array depends on.
+        """
+
+        def load(key: str) -> np.ndarray | None:
+            found = self._store.load_arrays(key, ("numbers",))
+            return None if found is None else found["numbers"]
+
+        key = self._key(kind, split, **parameters)
+        return self._get(key, kind, load, lambda key, found: self._store.save_arrays(key, {"numbers": found}), measured)
 
     def prefetch(self, *splits: Split, moments: bool = False) -> None:
         """Measure the answers of splits now; asking for moments first saves a second pass for attacks that need them."""

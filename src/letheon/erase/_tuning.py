@@ -1,11 +1,11 @@
 """What tuning and `auto` compare: one number between 0 and 1 for an erasure, and other rows of the same kind to tune on.
 
-    forgotten   1 - |nats - never| / |start - never|, at least 0: how near the forget rows have come to rows that the model never saw
+    forgotten   x = (nats - start) / (never - start), or 1 / x where x > 1: the way that the forget rows have come to rows never seen
     kept        answer probability on what stays, relative to the incoming model, the least over splits, at most 1
     score       harmonic mean of both
 
-`nats` are per answer token. Being pushed past `never` counts as much as falling short of it: a row that is far less likely than an unseen
-one is recognised too. Nothing here needs a retrain or a generation.
+`nats` are per answer token. Being pushed to twice the way counts as much as being left half way: a row that is far less likely than an
+unseen one is recognised too. Nothing here needs a retrain or a generation.
 """
 
 from __future__ import annotations
@@ -70,9 +70,10 @@ class Yardstick:
         """The score of a model made from the incoming one."""
         readings = Readings(subject, self.run)
         nats = float(readings.answers(self.splits["forget"]).nll().mean())
-        forgotten = 1 - abs(nats - self.never) / self.way
+        way = max(0.0, (nats - self.start) / self.way)
+        forgotten = way if way <= 1 else 1 / way
         kept = [self._probability(readings, name) / self.before[name] for name in self.kept]
-        return Score(max(0.0, forgotten), min(1.0, *kept) if kept else 1.0)
+        return Score(forgotten, min(1.0, *kept) if kept else 1.0)
 
 
 def _unseen(data: Data) -> Split:
