@@ -191,3 +191,20 @@ def test_files_are_of_a_sane_size():
 def test_an_erasing_method_has_a_test_of_its_own(plugin):
     named = list((ROOT / "tests").rglob(f"test_{plugin.path.stem}.py"))
     assert named, f"`tests/methods/test_{plugin.path.stem}.py` is missing"
+
+
+def grounding(card: str) -> str:
+    """What a card says it rests on, up to the next item."""
+    text = (ROOT / "cards" / f"{card}.md").read_text(encoding="utf-8")
+    return re.split(r"\n(?:- |\n|#)", text.partition("- Grounding:")[2], maxsplit=1)[0]
+
+
+def test_a_reconstruction_says_so():
+    """A method whose card rests on a reconstruction tells its users in the text that `letheon show` prints."""
+    silent, swept = [], 0
+    for plugin in registry.all_plugins():
+        for card in re.findall(r"Cards?: ([a-z0-9, -]+)\.", plugin.docstring):
+            if any("reconstruct" in grounding(name).lower() for name in card.split(", ")):
+                swept += 1
+                silent += [plugin.name] if "reconstruct" not in plugin.docstring.lower() else []
+    assert swept >= 8 and silent == []

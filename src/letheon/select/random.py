@@ -5,7 +5,7 @@ On published benchmarks a random twentieth of the forget rows unlearns as well a
     chosen = the first max(1, floor(fraction n)) rows of a permutation of all n
 
 With `nested` the permutation depends on the seed alone, so a smaller fraction is part of a larger one; without, each fraction has its own.
-fraction = 1 gives every row once. Card: mu-coreset.
+fraction = 1 gives every row once. The card is a reconstruction of the protocol; a uniform draw leaves nothing open. Card: mu-coreset.
 """
 
 from __future__ import annotations
