@@ -123,7 +123,9 @@ def strip(marks: Sequence[Mark], *, scale: str, title: str) -> Markup:
     return svg(width, height, parts, title, "strip")
 
 
-def tradeoff(marks: Sequence[Mark], *, x_name: str, y_name: str, x_more: int, y_more: int, unit: tuple[bool, bool]) -> Markup:
+def tradeoff(
+    marks: Sequence[Mark], *, x_name: str, y_name: str, x_more: int, y_more: int, unit: tuple[bool, bool], x_better: str = "more forgotten"
+) -> Markup:
     """Forgetting against retention, with error bars. Right is more forgotten, up is better kept; ticks show the values of the table.
 
     `x_more` is +1 where a larger value means more forgotten, -1 where a smaller one does; `y_more` likewise for kept.
@@ -143,7 +145,7 @@ def tradeoff(marks: Sequence[Mark], *, x_name: str, y_name: str, x_more: int, y_
         parts += [tag("text", number(value, 2), x=left - 8, y=y_axis.at(value) + 4, text_anchor="end", class_="tick")]
     middle = (top + height - bottom) / 2
     centre = (left + width - right) / 2
-    parts.append(tag("text", f"{x_name}: more forgotten →", x=centre, y=height - 12, text_anchor="middle", class_="axis"))
+    parts.append(tag("text", f"{x_name}: {x_better} →", x=centre, y=height - 12, text_anchor="middle", class_="axis"))
     turn = f"rotate(-90 16 {middle:.1f})"
     parts.append(tag("text", f"{y_name}: better kept →", x=16.0, y=middle, text_anchor="middle", class_="axis", transform=turn))
     spots = [(x_axis.at(m.x), y_axis.at(m.y)) for m in marks]

@@ -20,9 +20,8 @@ from .plots import Mark, tradeoff
 from .text import clean, finite, number
 
 USUAL = (
-    "forget/probability", "forget/rouge-l-recall", "forget/truth-ratio", "forget/forget-quality", "forget/model-utility", "/model-utility",
-    "retain-check/model-utility", "forget/extraction-strength", "forget/membership-loss", "forget/membership-min-k", "forget/privleak",
-    "forget/relearned", "forget/probability-int4",
+    "forget/probability", "forget/rouge-l-recall", "forget/truth-ratio", "forget/forget-quality", "/model-utility",
+    "retain-check/probability", "forget/membership-loss", "forget/relearned", "forget/probability-int4",
 )  # fmt: skip
 FORGOTTEN, KEPT = "forget/probability", ("/model-utility", "retain-check/probability", "retain/probability")
 
@@ -52,6 +51,7 @@ class Line:
     cells: tuple[tuple[str, str], ...]
     front: bool
     note: str
+    place: int | None = None  # the number that stands for the row in the picture
 
 
 @dataclass(frozen=True)
@@ -129,12 +129,12 @@ def compared(results: Mapping[str, Any]) -> Compared:
         Line(label, tuple((number(finite(said.get(key))), "") for key in columns) + (("", ""),), False, "anchor")
         for label, said in (("original", anchors.get("before")), ("retrained", anchors.get("retrained"))) if said
     ]  # fmt: skip
-    for row, found in rows.items():
+    for place, (row, found) in enumerate(rows.items(), 1):
         text = tuple(spreads[row][key].text() if spreads[row][key].values else ("failed", "") for key in columns)
         failed = [cell["failed"] for cell in found if "failed" in cell]
         note = f"{len(failed)} of {len(found)} seeds failed: {failed[0]}" if failed else ""
-        lines.append(Line(clean(row, 80), (*text, _cost(_seconds(found), retrain)), row in front, clean(note, 300)))
-    titles = [_title(key) for key in columns] + ["of a retrain's cost" if retrain else "processor seconds"]
+        lines.append(Line(clean(row, 80), (*text, _cost(_seconds(found), retrain)), row in front, clean(note, 300), place))
+    titles = [_title(key) for key in columns] + ["cost, retrain = 1" if retrain else "processor seconds"]
     trials = max((len(found) for found in results.get("tuning", {}).values()), default=0)
     settings = tuple((clean(row, 80), clean(_settings(found[0]["method"]), 400)) for row, found in rows.items())
     return Compared(tuple(titles), tuple(lines), _drawing(points, front), settings, len(results["seeds"]), trials)
@@ -142,7 +142,8 @@ def compared(results: Mapping[str, Any]) -> Compared:
 
 def _title(key: str) -> str:
     split, _, name = key.partition("/")
-    return clean(f"{split} {measure(name).title}".strip(), 60)
+    title = measure(name).title.replace("membership, ", "membership AUC, ")
+    return clean(title if title.startswith(split) else f"{split} {title}", 60)
 
 
 def _spread(found: Sequence[Mapping[str, Any]], key: str) -> Spread:
@@ -189,13 +190,14 @@ def _front(points: Mapping[str, _Point]) -> set[str]:
 
 
 def _drawing(points: Mapping[str, _Point | None], front: set[str]) -> Markup:
-    marks = [
-        Mark(clean(row, 28), "after" if row in front else "other", point.x.mean, min(point.x.values), max(point.x.values),
-             point.y.mean, min(point.y.values), max(point.y.values))
-        for row, point in points.items() if point is not None
-    ]  # fmt: skip
+    """Rows on the front by name, the others by their number: many names would hide one another."""
+    marks = []
+    for place, (row, point) in enumerate(points.items(), 1):
+        if point is not None:
+            shown, role = (clean(row, 28), "after") if row in front else (str(place), "other")
+            x, y = point.x, point.y
+            marks.append(Mark(shown, role, x.mean, min(x.values), max(x.values), y.mean, min(y.values), max(y.values)))  # type: ignore[arg-type]
     if not marks:
         return Markup("")
-    return tradeoff(
-        marks, x_name="distance of forget probability to the retrained model", y_name="kept", x_more=-1, y_more=1, unit=(False, True)
-    )
+    name = "distance of forget probability to the retrained model"
+    return tradeoff(marks, x_name=name, y_name="kept", x_more=-1, y_more=1, unit=(False, True), x_better="nearer")
