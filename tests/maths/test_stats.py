@@ -108,7 +108,7 @@ def test_bootstrap_draws_rows_of_all_columns_together():
 
 
 def test_many_rows_are_drawn_in_pieces():
-    n = (1 << 20) // 7
+    n = (1 << 18) // 7
     pieces = list(stats.draws(n, np.random.default_rng(0), 20))
     assert [len(piece) for piece in pieces] == [7, 7, 6] and all(piece.shape[1] == n for piece in pieces)
     assert max(int(piece.max()) for piece in pieces) == n - 1

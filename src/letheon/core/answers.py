@@ -14,7 +14,7 @@ from torch import nn
 
 from letheon.maths.likelihood import token_facts
 
-from .batching import by_length
+from .batching import WINDOW, by_length
 from .data import Example, Split
 from .encode import Encoded
 from .errors import SubjectError
@@ -27,7 +27,6 @@ from .trees import Tree, additive, groves, lay, plant
 log = logging.getLogger("letheon")
 Which = Literal["answer", "paraphrase", "wrong"]
 PARTS: tuple[Which, ...] = ("answer", "paraphrase", "wrong")
-WINDOW = 1024  # rows of a split that are held as tokens at once, sorted and batched together
 TREE = 512  # nodes per tree: attention costs the square
 _TREES: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 

@@ -12,6 +12,9 @@ from torch import Tensor
 from .encode import Encoded
 
 
+WINDOW = 384  # rows of a split that are held as tokens at once when it is read: memory does not grow with the split
+
+
 @dataclass(frozen=True)
 class Batch:
     """Right-padded rows. Causal attention never looks to the right, so padding needs no attention mask.

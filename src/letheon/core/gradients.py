@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from letheon.maths.likelihood import scored_positions, token_nll
 
-from .batching import Batch, by_length, collate
+from .batching import WINDOW, Batch, by_length, collate
 from .data import Split
 from .encode import Encoded
 from .errors import SubjectError
@@ -35,7 +35,6 @@ from .subject import Subject
 
 log = logging.getLogger("letheon")
 _COVERED: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
-WINDOW = 1024  # rows of a split that are held as tokens at once
 TOKENS = {"cpu": 1024}  # tokens of one backward pass at most: activations of all layers are alive together, and fit a CPU's cache
 
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .answers import PARTS, Answers, Which, measure
+from .batching import WINDOW
 from .data import Split
 from .errors import DataError
 from .forward import unwrapped
@@ -29,7 +30,6 @@ from .subject import Subject
 FORMAT = 1  # raise when the meaning of a stored reading changes
 _COLUMNS = ("log_probability", "rank", "top", "target", "offsets", "owner")
 _MOMENTS = ("mean", "variance")
-WINDOW = 4096  # rows whose generations are held as tokens at once
 T = TypeVar("T")
 
 

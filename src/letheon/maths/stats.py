@@ -13,7 +13,7 @@ import numpy as np
 
 RESAMPLES = 1000
 LEVEL = 0.95
-_AT_ONCE = 1 << 20  # drawn rows held in memory at once
+_AT_ONCE = 1 << 18  # drawn rows held in memory at once
 
 
 def mean(values: np.ndarray) -> float | None:
