@@ -134,7 +134,7 @@ def compared(results: Mapping[str, Any]) -> Compared:
         failed = [cell["failed"] for cell in found if "failed" in cell]
         note = f"{len(failed)} of {len(found)} seeds failed: {failed[0]}" if failed else ""
         lines.append(Line(clean(row, 80), (*text, _cost(_seconds(found), retrain)), row in front, clean(note, 300), place))
-    titles = [_title(key) for key in columns] + ["cost, retrain = 1" if retrain else "processor seconds"]
+    titles = [_title(key) for key in columns] + ["cost, retrain = 1" if retrain.values else "processor seconds"]
     trials = max((len(found) for found in results.get("tuning", {}).values()), default=0)
     settings = tuple((clean(row, 80), clean(_settings(found[0]["method"]), 400)) for row, found in rows.items())
     return Compared(tuple(titles), tuple(lines), _drawing(points, front), settings, len(results["seeds"]), trials)
