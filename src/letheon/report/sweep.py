@@ -196,7 +196,8 @@ def _drawing(points: Mapping[str, _Point | None], front: set[str]) -> Markup:
         if point is not None:
             shown, role = (clean(row, 28), "after") if row in front else (str(place), "other")
             x, y = point.x, point.y
-            marks.append(Mark(shown, role, x.mean, min(x.values), max(x.values), y.mean, min(y.values), max(y.values)))  # type: ignore[arg-type]
+            ends = (min(x.values), max(x.values)), (min(y.values), max(y.values))
+            marks.append(Mark(shown, role, x.mean, *ends[0], y.mean, *ends[1]))  # type: ignore[arg-type]
     if not marks:
         return Markup("")
     name = "distance of forget probability to the retrained model"
