@@ -194,3 +194,8 @@ def test_what_it_refuses(forms, run):
     lonely = data.with_split("forget", [Example("a", "x", "who is p0 ?", group="g")])
     with pytest.raises(DataError, match="share no name"):
         ROCR().apply(knower, lonely, run)
+
+
+def test_a_name_that_no_row_holds_is_a_warning(knower, fact_data, run, caplog):
+    ROCR(**{**ROCR.tiny, "subjects": ["p0", "p0x"]}).apply(knower, fact_data, run)
+    assert [record.getMessage() for record in caplog.records] == ["`p0x` stands in no row to forget: is it spelt like that?"]

@@ -21,6 +21,7 @@ take nobody. A model that looks names up in its first attention layer is out of 
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Iterable, Sequence
@@ -50,6 +51,8 @@ STEMS = (
     "Tell me about {}.",
     "Write something about {}.",
 )
+
+log = logging.getLogger("letheon")
 
 
 SLOT = "\x00"  # in a text: here stands the name
@@ -87,6 +90,9 @@ class ROCR(Change):
         check_editable(subject, self.name())
         data.need("forget", "retain", why="`rocr`")
         names = settings.subjects or shared_names(data["forget"])
+        for name in names:
+            if not any(name in row.prompt_text or name in row.answer for row in data["forget"]):
+                log.warning("`%s` stands in no row to forget: is it spelt like that?", name)
         before, began = subject.digest, time.monotonic()
         last = block_at(subject.module, round(len(block_names(subject.module)) * 6 / 32) if settings.layer is None else settings.layer)
         after = subject.fork().to(run.device)
