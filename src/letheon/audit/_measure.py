@@ -34,7 +34,7 @@ def measure_all(
     """Measure every model of `subjects` with `audit`.
 
     Args:
-        subjects: label -> readings; "before", "after" and "retrained" have a meaning, and "retrained" is the reference of all.
+        subjects: label -> readings; "before" (knew the rows) and "retrained" (never knew them) are what every audit may compare with.
         context: more to say about how the models were made; kept beside what is known here.
 
     Raises:
@@ -42,11 +42,11 @@ def measure_all(
     """
     if not subjects:
         raise MethodError("There is no model to audit", "Give at least one")
-    reference = subjects.get("retrained")
+    reference, original = subjects.get("retrained"), subjects.get("before")
     models, seconds = {}, {}
     for label, readings in subjects.items():
         start = time.perf_counter()
-        models[label] = tuple(audit.measure(readings, data, run, reference))
+        models[label] = tuple(audit.measure(readings, data, run, reference, original))
         seconds[label] = round(time.perf_counter() - start, 3)
     facts = {
         "audit": {"name": audit.name(), "version": audit.version, "settings": audit.settings.model_dump(mode="json")},

@@ -32,7 +32,13 @@ class SuiteSettings(Settings):
 
 
 def run_probes(
-    suite: Audit, plan: Mapping[str, Mapping[str, Any]], readings: Readings, data: Data, run: Run, reference: Readings | None
+    suite: Audit,
+    plan: Mapping[str, Mapping[str, Any]],
+    readings: Readings,
+    data: Data,
+    run: Run,
+    reference: Readings | None,
+    original: Readings | None,
 ) -> list[Finding]:
     """Findings of the probes that the suite's settings name, else of all in `plan`.
 
@@ -50,7 +56,7 @@ def run_probes(
         if "probes" in probe.Settings.model_fields:
             raise SettingsError(f"`probes` of `{suite.name()}` names the suite `{name}`", "Name probes such as `probability`")
         values = settings_of(probe, **shared, **plan.get(probe.name(), {}))
-        found += probe(**values).measure(readings, data, run, reference)
+        found += probe(**values).measure(readings, data, run, reference, original)
     return found
 
 

@@ -38,7 +38,9 @@ class Caught(Audit):
 
     Settings, tiny = CaughtSettings, {"limit": 4}
 
-    def measure(self, readings: Readings, data: Data, run: Run, reference: Readings | None = None) -> list[Finding]:
+    def measure(
+        self, readings: Readings, data: Data, run: Run, reference: Readings | None = None, original: Readings | None = None
+    ) -> list[Finding]:
         """One finding `caught` per split."""
         named = [name for start in _ASKED for name in data if name.startswith(start)]
         return [self._one(readings, data, where, run) for where in self.settings.splits or named or ("forget",)]

@@ -41,7 +41,9 @@ class ForgetQuality(Audit):
 
     Settings, tiny = ForgetQualitySettings, {"limit": 8}
 
-    def measure(self, readings: Readings, data: Data, run: Run, reference: Readings | None = None) -> list[Finding]:
+    def measure(
+        self, readings: Readings, data: Data, run: Run, reference: Readings | None = None, original: Readings | None = None
+    ) -> list[Finding]:
         """`forget-quality` and `ks-distance`; None without a retrained model or without wrong answers."""
         where = self.settings.split
         note = missing(data, where)

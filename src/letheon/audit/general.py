@@ -38,7 +38,9 @@ class GeneralSuite(Audit):
 
     Settings, tiny = GeneralSettings, {"limit": 4, "max_new_tokens": 8}
 
-    def measure(self, readings: Readings, data: Data, run: Run, reference: Readings | None = None) -> list[Finding]:
+    def measure(
+        self, readings: Readings, data: Data, run: Run, reference: Readings | None = None, original: Readings | None = None
+    ) -> list[Finding]:
         """Findings of all probes; what cannot be measured has no value and says why."""
         retain = "retain-check" if "retain-check" in data else "retain"
         known = tuple(name for name in UTILITY[1:] if name in data)
@@ -57,4 +59,4 @@ class GeneralSuite(Audit):
             "refusal-rate": {"splits": ("forget", retain)},
             **robustness(self, retain),
         }
-        return run_probes(self, plan, readings, data, run, reference)
+        return run_probes(self, plan, readings, data, run, reference, original)

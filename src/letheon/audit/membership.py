@@ -53,7 +53,9 @@ class Membership(Audit):
 
     Settings, tiny = MembershipSettings, {"limit": 4}
 
-    def measure(self, readings: Readings, data: Data, run: Run, reference: Readings | None = None) -> list[Finding]:
+    def measure(
+        self, readings: Readings, data: Data, run: Run, reference: Readings | None = None, original: Readings | None = None
+    ) -> list[Finding]:
         """One finding `membership-<attack>` per attack; None without a holdout split, and `reference` without a retrained model."""
         where, other = self.settings.split, self.settings.holdout
         note = missing(data, where) or missing(data, other)

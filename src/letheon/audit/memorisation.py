@@ -37,7 +37,9 @@ class Memorisation(Audit):
 
     Settings, tiny = MemorisationSettings, {"limit": 4}
 
-    def measure(self, readings: Readings, data: Data, run: Run, reference: Readings | None = None) -> list[Finding]:
+    def measure(
+        self, readings: Readings, data: Data, run: Run, reference: Readings | None = None, original: Readings | None = None
+    ) -> list[Finding]:
         """Findings `extraction-strength` and `exact-memorisation` per split."""
 
         def one(where: str, split: Split) -> list[Finding]:

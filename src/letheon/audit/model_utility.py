@@ -40,14 +40,16 @@ class ModelUtility(Audit):
 
     Settings, tiny = ModelUtilitySettings, {"limit": 4, "max_new_tokens": 8}
 
-    def measure(self, readings: Readings, data: Data, run: Run, reference: Readings | None = None) -> list[Finding]:
+    def measure(
+        self, readings: Readings, data: Data, run: Run, reference: Readings | None = None, original: Readings | None = None
+    ) -> list[Finding]:
         """One finding `model-utility`; `extra` holds its parts."""
         splits = self.settings.splits or usual(data)
         shared = {"splits": splits, "limit": self.settings.limit, "max_new_tokens": self.settings.max_new_tokens}
         parts: list[Finding] = []
         for name in PARTS:
             probe = load(name, "audit")
-            parts += probe(**settings_of(probe, **shared)).measure(readings, data, run, reference)
+            parts += probe(**settings_of(probe, **shared)).measure(readings, data, run, reference, original)
         measured = [part for part in parts if part.value is not None]
         if not measured:
             reasons = sorted({part.note for part in parts if part.note})

@@ -35,7 +35,9 @@ class Perplexity(Audit):
 
     Settings, tiny = PerplexitySettings, {"limit": 4}
 
-    def measure(self, readings: Readings, data: Data, run: Run, reference: Readings | None = None) -> list[Finding]:
+    def measure(
+        self, readings: Readings, data: Data, run: Run, reference: Readings | None = None, original: Readings | None = None
+    ) -> list[Finding]:
         """One finding `perplexity` per split; `extra` holds the mean nll."""
 
         def one(where: str, split: Split) -> list[Finding]:

@@ -41,7 +41,9 @@ class PrivLeak(Audit):
 
     Settings, tiny = PrivLeakSettings, {"limit": 4}
 
-    def measure(self, readings: Readings, data: Data, run: Run, reference: Readings | None = None) -> list[Finding]:
+    def measure(
+        self, readings: Readings, data: Data, run: Run, reference: Readings | None = None, original: Readings | None = None
+    ) -> list[Finding]:
         """One finding `privleak`."""
         where, other = self.settings.split, self.settings.holdout
         note = missing(data, where) or missing(data, other)

@@ -39,7 +39,9 @@ class Probability(Audit):
 
     Settings, tiny = ProbabilitySettings, {"limit": 4}
 
-    def measure(self, readings: Readings, data: Data, run: Run, reference: Readings | None = None) -> list[Finding]:
+    def measure(
+        self, readings: Readings, data: Data, run: Run, reference: Readings | None = None, original: Readings | None = None
+    ) -> list[Finding]:
         """One finding `probability` per split."""
 
         def one(where: str, split: Split) -> list[Finding]:

@@ -45,7 +45,9 @@ class Quantised(Audit):
 
     Settings, tiny = QuantisedSettings, {"limit": 4, "group": 8}
 
-    def measure(self, readings: Readings, data: Data, run: Run, reference: Readings | None = None) -> list[Finding]:
+    def measure(
+        self, readings: Readings, data: Data, run: Run, reference: Readings | None = None, original: Readings | None = None
+    ) -> list[Finding]:
         """One finding for each number of bits and split."""
         found = []
 

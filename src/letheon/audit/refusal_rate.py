@@ -51,7 +51,9 @@ class RefusalRate(Audit):
 
     Settings, tiny = RefusalRateSettings, {"limit": 4, "max_new_tokens": 8}
 
-    def measure(self, readings: Readings, data: Data, run: Run, reference: Readings | None = None) -> list[Finding]:
+    def measure(
+        self, readings: Readings, data: Data, run: Run, reference: Readings | None = None, original: Readings | None = None
+    ) -> list[Finding]:
         """One finding `refusal-rate` per split."""
         known = tuple(normal(row.answer) for row in data["refusals"]) if "refusals" in data else ()
 

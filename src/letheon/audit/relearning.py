@@ -53,7 +53,9 @@ class Relearning(Audit):
         super().__init__(**values)
         self._attack(self.settings.learning_rates[0])  # a wrong part shows now
 
-    def measure(self, readings: Readings, data: Data, run: Run, reference: Readings | None = None) -> list[Finding]:
+    def measure(
+        self, readings: Readings, data: Data, run: Run, reference: Readings | None = None, original: Readings | None = None
+    ) -> list[Finding]:
         """One finding, or one without a value and the reason."""
         (where,) = self.settings.splits
         note = missing(data, where)

@@ -36,7 +36,9 @@ class Rouge(Audit):
 
     Settings, tiny = RougeSettings, {"limit": 4, "max_new_tokens": 8}
 
-    def measure(self, readings: Readings, data: Data, run: Run, reference: Readings | None = None) -> list[Finding]:
+    def measure(
+        self, readings: Readings, data: Data, run: Run, reference: Readings | None = None, original: Readings | None = None
+    ) -> list[Finding]:
         """One finding `rouge-l-recall` per split."""
 
         def one(where: str, split: Split) -> list[Finding]:

@@ -34,7 +34,9 @@ class TofuSuite(Audit):
 
     Settings, tiny = TofuSettings, {"limit": 4, "max_new_tokens": 8}
 
-    def measure(self, readings: Readings, data: Data, run: Run, reference: Readings | None = None) -> list[Finding]:
+    def measure(
+        self, readings: Readings, data: Data, run: Run, reference: Readings | None = None, original: Readings | None = None
+    ) -> list[Finding]:
         """Findings of all probes; what cannot be measured has no value and says why."""
         asked = ("forget", *UTILITY)
         seen = (*asked, "holdout") if "holdout" in data else asked  # measured for the attacks anyway
@@ -50,4 +52,4 @@ class TofuSuite(Audit):
             "refusal-rate": {"splits": ("forget", "retain-check")},
             **robustness(self, "retain-check"),
         }
-        return run_probes(self, plan, readings, data, run, reference)
+        return run_probes(self, plan, readings, data, run, reference, original)

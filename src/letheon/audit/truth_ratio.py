@@ -44,7 +44,9 @@ class TruthRatio(Audit):
 
     Settings, tiny = TruthRatioSettings, {"limit": 4}
 
-    def measure(self, readings: Readings, data: Data, run: Run, reference: Readings | None = None) -> list[Finding]:
+    def measure(
+        self, readings: Readings, data: Data, run: Run, reference: Readings | None = None, original: Readings | None = None
+    ) -> list[Finding]:
         """One finding `truth-ratio` per split; None where the split has no wrong answers."""
 
         def one(where: str, split: Split) -> list[Finding]:

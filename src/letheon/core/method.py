@@ -92,5 +92,13 @@ class Audit(Method):
     version: ClassVar[str] = "1"
 
     @abstractmethod
-    def measure(self, readings: Readings, data: Data, run: Run, reference: Readings | None = None) -> Sequence[Finding]:
-        """What was found. `reference` are the readings of the model that never saw the forget split, where there is one."""
+    def measure(
+        self, readings: Readings, data: Data, run: Run, reference: Readings | None = None, original: Readings | None = None
+    ) -> Sequence[Finding]:
+        """What was found.
+
+        Args:
+            readings: of the model that is audited.
+            reference: readings of the model that never saw the forget split, where there is one.
+            original: readings of the model before the change, where there is one.
+        """

@@ -1,0 +1,22 @@
+"""What a person is told about one measure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Facts about one measure.
+
+    `knows` is +1 where a larger value means that the model knows the rows better, -1 where it means the reverse, 0 where neither.
+    `scale` is the axis it is drawn on: "unit" from 0 to 1, "log" in powers of ten, "free" from the smallest to the largest value.
+    """
+
+    title: str
+    tests: str
+    read: str
+    knows: int = 0
+    scale: Literal["unit", "log", "free"] = "unit"
+    derived: bool = False  # computed from other findings: not one more witness for the verdict
