@@ -77,7 +77,7 @@ def main() -> None:
 
     data = _setup.data(arguments)
     subject, retrained = _setup.subjects(arguments)
-    run, suite = lt.Run(seed=0), TofuSuite()
+    run, suite = lt.Run(seed=0), TofuSuite(attacks="none")
     costs: list[dict[str, float]] = []
 
     def forget_caches() -> None:

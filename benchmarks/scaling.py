@@ -52,7 +52,7 @@ def audit_memory(arguments: Any, rows: int) -> dict[str, float]:
     data = _setup.data(arguments)
     subject, _ = _setup.subjects(arguments)
     run = lt.Run(seed=0)
-    suite = TofuSuite(max_new_tokens=arguments.max_new_tokens)
+    suite = TofuSuite(max_new_tokens=arguments.max_new_tokens, attacks="none")
     warm = Data({"forget": data["forget"][:8], "holdout": data["holdout"][:8]})
     suite.measure(Readings(subject, run), warm, run)
     grown = Data({"forget": _setup.many(data["forget"], rows), "holdout": data["holdout"]}, "grown")

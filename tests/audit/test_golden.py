@@ -62,7 +62,7 @@ def found(shared):
     data = Data({name: read_split(shared / "data" / "tofu" / file, name) for name, file in FILES.items()}, "tofu")
     run = Run(seed=0, device="cpu")
     readings, reference = (Readings(read_subject(shared / "parity" / name), run) for name in ("tofu-micro-full", "tofu-micro-retain90"))
-    findings = load("tofu", "audit")(gradnorm=False).measure(readings, data, run, reference)
+    findings = load("tofu", "audit")(gradnorm=False, attacks="none").measure(readings, data, run, reference)
     findings += load("membership", "audit")(attacks=("gradnorm",), limit=GRADIENTS).measure(readings, data, run)
     findings += load("memorisation", "audit")(splits=("forget",), floor="peer").measure(readings, data, run)  # later ones win
     return {(f.split, f.name): f for f in findings}

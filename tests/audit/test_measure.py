@@ -21,7 +21,7 @@ from letheon.core.run import Run
 def found(tofu_like, toys):
     run = Run(seed=3, device="cpu")
     subjects = {label: Readings(toys[k], run) for label, k in (("before", 0), ("after", 1), ("retrained", 1))}
-    return measure_all(load("tofu", "audit")(max_new_tokens=6, gradnorm=False), subjects, tofu_like, run, {"command": "letheon audit x"})
+    return measure_all(load("tofu", "audit")(max_new_tokens=6, gradnorm=False, attacks="none"), subjects, tofu_like, run, {"command": "letheon audit x"})
 
 
 def test_models_and_reference(found):
@@ -59,7 +59,7 @@ def test_context_says_what_is_needed_to_repeat(found, tofu_like, toys):
 
 def test_the_same_again_gives_the_same_bits(found, tofu_like, toys):
     run = Run(seed=3, device="cpu")
-    suite = load("tofu", "audit")(max_new_tokens=6, gradnorm=False)
+    suite = load("tofu", "audit")(max_new_tokens=6, gradnorm=False, attacks="none")
     again = suite.measure(Readings(toys[0], run), tofu_like, run, Readings(toys[1], run))
     assert tuple(again) == found.models["before"]
     other = Run(seed=4, device="cpu")
@@ -109,7 +109,7 @@ def test_no_model_is_an_error(run):
 
 
 def test_limits_hold_for_every_split(tofu_like, toys, run):
-    findings = load("general", "audit")(limit=3, max_new_tokens=2, gradnorm=False).measure(Readings(toys[0], run), tofu_like, run)
+    findings = load("general", "audit")(limit=3, max_new_tokens=2, gradnorm=False, attacks="none").measure(Readings(toys[0], run), tofu_like, run)
     measured = [f for f in findings if f.value is not None and f.name != "model-utility"]
     assert len(measured) >= 20 and {f.n for f in measured} == {3}
     rows = np.array([len(f.rows) for f in measured])

@@ -87,7 +87,7 @@ def both(tofu_like, toys):
     """The suite's findings by (split, name), and the plain numbers of model and reference by split."""
     run = Run(seed=3, device="cpu")
     readings, reference = (Readings(subject, run) for subject in toys)
-    found = load("tofu", "audit")(max_new_tokens=MOST).measure(readings, tofu_like, run, reference)
+    found = load("tofu", "audit")(max_new_tokens=MOST, attacks="none").measure(readings, tofu_like, run, reference)
     plain = {name: plain_rows(toys[0], split, MOST) for name, split in tofu_like.items()}
     other = {name: plain_rows(toys[1], tofu_like[name], MOST) for name in ("forget", "holdout")}
     return {(f.split, f.name): f for f in found}, plain, other

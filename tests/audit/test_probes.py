@@ -238,7 +238,7 @@ def test_general_says_why_on_bare_data(told, run):
     """Prompt and answer alone, without holdout, wrong answers or retrained model."""
     data = data_of(forget=[Example("0", "a", "q0")], retain=[Example("0", "b", "q1")])
     readings = told({"a": log(0.5, 0.5), "b": log(0.25, 1.0)}, said={"q0": "a", "q1": "c"})
-    found = {(f.split, f.name): f for f in load("general", "audit")().measure(readings, data, run)}
+    found = {(f.split, f.name): f for f in load("general", "audit")(attacks="none").measure(readings, data, run)}
     for key in (("forget", "probability"), ("retain", "probability"), ("forget", "perplexity"), ("forget", "rouge-l-recall")):
         assert found[key].value is not None and found[key].n == 1 and found[key].low is None  # one row has no spread
     reasons = {

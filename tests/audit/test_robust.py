@@ -8,11 +8,9 @@ import torch
 
 import letheon as lt
 from letheon.audit.quantised import Quantised, quantised
-from letheon.audit.relearning import Relearning, halves
-from letheon.core.data import Data, Split
 from letheon.core.readings import Readings
 from letheon.core.run import Run
-from letheon.maths.quantise import rounded
+from letheon.maths.quantise import normal_float, rounded, scales
 from letheon.testing.toys import toy_data, toy_subject
 
 RUN = {"dtype": "float32", "device": "cpu"}
@@ -28,7 +26,7 @@ def learned():
 def test_all_block_matrices_are_rounded_and_nothing_else(learned):
     subject, _ = learned
     before, digest = dict(subject.module.named_parameters()), subject.digest
-    for name, weight in quantised(subject, 4, 16).module.named_parameters():
+    for name, weight in quantised(subject, "int4", 16).module.named_parameters():
         inside = "layers" in name and weight.ndim == 2
         assert torch.equal(weight, rounded(before[name], 4, 16) if inside else before[name]), name
     assert subject.digest == digest and not torch.equal(rounded(before[name := next(n for n in before if "q_proj" in n)], 4, 16), before[name])
@@ -37,9 +35,9 @@ def test_all_block_matrices_are_rounded_and_nothing_else(learned):
 def test_quantised_probability_is_that_of_the_rounded_model(learned):
     subject, data = learned
     run = Run(0, **RUN)
-    found = {(f.name, f.split): f for f in Quantised(bits=(8, 3), group=16).measure(Readings(subject, run), data, run)}
+    found = {(f.name, f.split): f for f in Quantised(schemes=("int8", "int3"), group=16).measure(Readings(subject, run), data, run)}
     for bits in (8, 3):
-        coarse = Readings(quantised(subject, bits, 16), run)
+        coarse = Readings(quantised(subject, f"int{bits}", 16), run)
         value = float(np.exp(-coarse.answers(data["forget"]).nll()).mean())
         one = found[f"probability-int{bits}", "forget"]
         assert one.value == pytest.approx(value) and one.n == len(data["forget"])
@@ -52,62 +50,68 @@ def test_adapters_are_merged_before_rounding(learned):
     subject, data = learned
     adapted = lt.method("finetune", split="forget", steps=3, learning_rate=1e-2, parameters={"name": "lora", "rank": 2, "merge": False})
     after = adapted.apply(subject, data, Run(0, **RUN))
-    coarse = quantised(after, 4, 16)
+    coarse = quantised(after, "int4", 16)
     assert not hasattr(coarse.module, "peft_config") and hasattr(after.module, "peft_config")
-    merged = dict(quantised(after, 16, 16).module.named_parameters())
+    merged = dict(quantised(after, "int16", 16).module.named_parameters())
     name = next(name for name in merged if name.endswith("q_proj.weight"))
     assert torch.equal(dict(coarse.module.named_parameters())[name], rounded(dict(after.fork().module.merge_and_unload().named_parameters())[name], 4, 16))
 
 
-def test_halves_share_no_group():
-    rows = toy_data()["forget"]
-    known, asked = halves(rows)
-    assert not {row.group for row in known} & {row.group for row in asked} and len(known) + len(asked) == len(rows)
-    from dataclasses import replace
-
-    bare = Split([replace(row, group=None) for row in rows], "forget")
-    known, asked = halves(bare)
-    assert [row.id for row in known] == [row.id for row in bare][::2] and [row.id for row in asked] == [row.id for row in bare][1::2]
-
-
-def test_relearning_brings_back_what_was_only_hidden_and_not_what_was_never_known(learned):
-    """A small final norm hides everything; a few steps on some rows undo it for all. A model that never saw the rows has nothing to undo."""
+def test_recovery_is_what_rounding_returns_of_what_the_rounded_original_knows(learned):
+    """R by hand; 1 exactly where the change is too small for any code, 0 where the rounded model is the unrounded one."""
     subject, data = learned
     run = Run(0, **RUN)
-    never = lt.method("finetune", split="retain", epochs=40, learning_rate=1e-2).apply(toy_subject(), data, run)
-    hidden = subject.fork()
+    original, hidden = Readings(subject, run), subject.fork()
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        hidden.module.model.norm.weight.mul_(0.25)  # the right tokens are still first, with little confidence
-    attack = Relearning(steps=(1, 4, 16), learning_rates=(1e-2, 1e-1), batch_size=4, parameters=r"layers:pattern=^model\.norm")
-    found = {name: attack.measure(Readings(model, run), data, run)[0] for name, model in (("hidden", hidden), ("never", never), ("knows", subject))}
-    start = {name: one.extra["curve"]["0"] for name, one in found.items()}
-    assert start["hidden"] < 0.1 < 0.8 < start["knows"]
-    assert found["hidden"].value > 0.3 > 0.2 > found["never"].value
-    assert list(found["hidden"].extra["curve"]) == ["0", "1", "4", "16"] and found["hidden"].extra["trained_rows"] == 4
-    assert found["hidden"].value == max(found["hidden"].extra["curve"].values())
+        for name, weight in hidden.module.named_parameters():
+            if "layers" in name and weight.ndim == 2:
+                weight.add_(0.3 * torch.randn(weight.shape, generator=generator) * weight.std())
+    (one,) = [f for f in Quantised(schemes=("int4",)).measure(Readings(hidden, run), data, run, None, original) if f.name == "recovery-int4"]
+
+    def mean(model):
+        return float(np.exp(-Readings(model, run).answers(data["forget"]).nll()).mean())
+
+    plain, coarse, whole = mean(hidden), mean(quantised(hidden, "int4", 64)), mean(quantised(subject, "int4", 64))
+    assert one.value == pytest.approx((coarse - plain) / (whole - plain)) and one.extra["rounded_original"] == pytest.approx(whole)
+    tiny = subject.fork()
+    with torch.no_grad():
+        for name, weight in tiny.module.named_parameters():
+            if name.endswith("mlp.up_proj.weight"):  # moved by less than any rounding boundary, the largest of each group left alone
+                largest = weight.abs() == weight.abs().amax(1, keepdim=True)
+                step = scales(weight, 2, 64).repeat_interleave(64, 1)[:, : weight.shape[1]]
+                room = ((weight / step - (weight / step).floor() - 0.5).abs() * step).min()
+                weight.add_(torch.where(largest, 0.0, 0.4 * room))
+    found = {f.name: f for f in Quantised(schemes=("int2",)).measure(Readings(tiny, run), data, run, None, original) if f.split == "forget"}
+    assert tiny.digest != subject.digest and found["probability-int2"].value == mean(quantised(subject, "int2", 64))
 
 
-def test_step_zero_is_the_model_itself_and_it_stays_as_it_was(learned):
-    subject, data = learned
-    run, digest = Run(0, **RUN), subject.digest
-    subject.module.train()
-    one = Relearning(steps=(1,), learning_rates=(1e-3,), batch_size=4).measure(Readings(subject, run), data, run)[0]
-    assert subject.module.training and subject.digest == digest
-    subject.module.eval()
-    _, asked = halves(data["forget"])
-    assert one.extra["curve"]["0"] == float(np.exp(-Readings(subject, run).answers(asked).nll()).mean())
-    again = Relearning(steps=(1,), learning_rates=(1e-3,), batch_size=4).measure(Readings(subject, run), data, run)[0]
-    assert again == one
-
-
-def test_what_cannot_be_relearned_says_why(learned):
+def test_recovery_without_an_original_says_why(learned):
     subject, data = learned
     run = Run(0, **RUN)
-    single = Data({"forget": Split(data["forget"][:1], "forget")})
-    one = Relearning().measure(Readings(subject, run), single, run)[0]
-    assert one.value is None and "cannot be cut" in one.note
-    none = Relearning().measure(Readings(subject, run), Data({"retain": data["retain"]}), run)[0]
-    assert none.value is None and "no split `forget`" in none.note
+    readings = Readings(subject, run)
+    for original, words in ((None, "no model from before"), (readings, "is the original")):
+        found = Quantised(schemes=("int4",)).measure(readings, data, run, None, original)
+        (one,) = [f for f in found if f.name == "recovery-int4"]
+        assert one.value is None and words in one.note
+
+
+@pytest.mark.parametrize("scheme", ["bnb-nf4", "bnb-fp4", "torchao-int8"])
+def test_a_library_that_is_absent_is_a_reason_and_not_a_number(learned, scheme, monkeypatch):
+    import importlib.util
+
+    subject, data = learned
+    run = Run(0, **RUN)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for one in Quantised(schemes=(scheme,), limit=2).measure(Readings(subject, run), data, run):
+        assert one.value is None and "is not installed" in one.note
+
+
+def test_nf4_is_that_of_bitsandbytes():
+    bitsandbytes = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: see tests/SKIPS.md")
+    weight = torch.randn(24, 128, generator=torch.Generator().manual_seed(0))
+    theirs = bitsandbytes.functional.dequantize_4bit(*bitsandbytes.functional.quantize_4bit(weight, quant_type="nf4", blocksize=64))
+    torch.testing.assert_close(normal_float(weight, 64), theirs, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("suite", ["tofu", "general"])
@@ -116,9 +120,9 @@ def test_a_suite_runs_them_on_wish(learned, suite):
     run = Run(0, **RUN)
     probes = ("quantised", "relearning")
     found = lt.method(f"audit/{suite}", probes=probes, limit=4).measure(Readings(subject, run), data, run)
-    assert {f.name for f in found} == {"probability-int8", "probability-int4", "relearned"}
-    plain = lt.method(f"audit/{suite}", max_new_tokens=2, limit=2, gradnorm=False)
+    assert {"probability-int8", "probability-int4", "probability-nf4", "recovery-nf4", "relearned"} <= {f.name for f in found}
+    plain = lt.method(f"audit/{suite}", max_new_tokens=2, limit=2, gradnorm=False, attacks="none")
     names = {f.name for f in plain.measure(Readings(subject, run), data, run)}
     assert "relearned" not in names
-    names = {f.name for f in lt.method(f"audit/{suite}", max_new_tokens=2, limit=4, gradnorm=False, robust=True).measure(Readings(subject, run), data, run)}
+    names = {f.name for f in lt.method(f"audit/{suite}", max_new_tokens=2, limit=4, gradnorm=False, attacks="some").measure(Readings(subject, run), data, run)}
     assert {"relearned", "probability-int4"} <= names

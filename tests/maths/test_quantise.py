@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from letheon.maths.quantise import codes, rounded, scales
+from letheon.maths.quantise import codes, normal_float, normal_levels, rounded, scales
 
 
 @pytest.fixture(params=[(8, 64), (4, 64), (3, 16), (4, 7)], ids=str)
@@ -65,3 +65,21 @@ def test_many_bits_change_nothing_and_zeros_stay():
     weight = torch.randn(4, 64, generator=torch.Generator().manual_seed(3))
     torch.testing.assert_close(rounded(weight, 16), weight, rtol=0, atol=float(weight.abs().max()) / 2**15)
     assert torch.equal(rounded(torch.zeros(2, 5), 4), torch.zeros(2, 5))
+
+
+def test_levels_of_nf4():
+    """Quantiles of the normal distribution: the published table, symmetric in nothing but its ends."""
+    known = [-1.0, -0.6962, -0.5251, -0.3949, -0.2844, -0.1848, -0.0910, 0.0, 0.0796, 0.1609, 0.2461, 0.3379, 0.4407, 0.5626, 0.7230, 1.0]
+    torch.testing.assert_close(normal_levels(), torch.tensor(known), rtol=0, atol=5e-5)
+
+
+def test_nf4_takes_the_nearest_level():
+    weight = torch.randn(5, 100, generator=torch.Generator().manual_seed(0))
+    found = normal_float(weight, 32)
+    for row, coarse in zip(weight, found, strict=True):
+        for first in range(0, 100, 32):
+            part, said = row[first : first + 32], coarse[first : first + 32]
+            levels = normal_levels() * part.abs().max()
+            assert torch.equal(said, levels[(part[:, None] - levels).abs().argmin(1)])
+    torch.testing.assert_close(normal_float(found, 32), found, rtol=1e-6, atol=0)
+    assert torch.equal(normal_float(torch.zeros(2, 8), 4), torch.zeros(2, 8))

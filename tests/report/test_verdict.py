@@ -30,7 +30,7 @@ def test_no_change(trio):
 
 def test_a_failed_attack_is_never_hidden(trio):
     said = verdict(trio(**ERASED | {"auc": 0.91}))
-    assert (said.word, said.tone) == ("Gone on the surface only", "bad")
+    assert (said.word, said.tone) == ("Hidden, not gone", "bad")
     assert "the min-k membership attack still tells members apart (AUC 0.91, retrained 0.50, 18% of the way)" in said.sentence
     assert said.worst == "min-k membership attack"
     assert said.least == pytest.approx((1 - 0.91) / (1 - 0.5))
@@ -181,7 +181,7 @@ def test_unknown_measure_names_are_placed_too(make, trio):
     said = verdict(found.model_copy(update={"models": models}))
     assert said.worst == "forget odd probe"
     assert said.least == pytest.approx(1 / 8)
-    assert said.word == "Gone on the surface only"
+    assert said.word == "Hidden, not gone"
 
 
 def test_order_of_models_and_who_is_judged(make):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from letheon.core.data import Data
 from letheon.core.errors import SettingsError
@@ -11,13 +11,17 @@ from letheon.core.findings import Finding
 from letheon.core.method import Audit
 from letheon.core.registry import load
 from letheon.core.run import Run
-from letheon.core.settings import Field, Settings
+from letheon.core.settings import Choice, Field, Settings
 
 from ._parts import settings_of
 
 if TYPE_CHECKING:
     from letheon.core.readings import Readings
 
+LEVELS: dict[str, dict[str, Any]] = {  # what `--quick` and `--full` set, as far as a suite has it and nothing else was asked for
+    "quick": {"attacks": "none", "gradnorm": False, "limit": 100, "max_new_tokens": 48},
+    "full": {"attacks": "all", "limit": None},
+}
 ATTACKS = ("loss", "zlib", "min-k", "min-k++", "reference")
 
 
@@ -28,7 +32,9 @@ class SuiteSettings(Settings):
     limit: int | None = Field(None, ge=1, description="rows per split, the first ones in their order; None: all")
     max_new_tokens: int = Field(200, ge=1, description="longest generation, tokens")
     gradnorm: bool = Field(True, description="run the gradient-norm attack, which needs a backward pass for every row")
-    robust: bool = Field(False, description="also round the weights and train a little on forgotten rows, and see what comes back")
+    attacks: Literal["none", "some", "all"] | tuple[str, ...] = Field(
+        "some", description="what is done to bring it back: none, some (those that take seconds), all, or a list of audits by name"
+    )
 
 
 def run_probes(
@@ -60,11 +66,23 @@ def run_probes(
     return found
 
 
-def robustness(suite: Audit, retain: str) -> dict[str, dict[str, Any]]:
-    """What the suite's settings ask for beside looking: probes that change a copy of the model."""
-    return {"quantised": {"splits": ("forget", retain)}, "relearning": {}} if suite.settings.robust else {}
+def returned(suite: Audit, retain: str) -> dict[str, dict[str, Any]]:
+    """What the suite's settings ask for beside looking: attacks, with the settings that a suite gives them."""
+    some: dict[str, dict[str, Any]] = {"quantised": {"splits": ("forget", retain)}, "relearning": {}}
+    every: dict[str, dict[str, Any]] = {**some, "relearning": {"material": ("forget", "related", "unrelated")}}
+    asked = suite.settings.attacks
+    if isinstance(asked, tuple):
+        return {name: every.get(name, {}) for name in asked}
+    return {"none": {}, "some": some, "all": every}[asked]
 
 
-def attacks(suite: Audit) -> tuple[str, ...]:
+def at_level(choice: Choice, level: str | None) -> Choice:
+    """The audit that was asked for, with the settings of a level that it has and that were not set."""
+    fields = load(choice.name, "audit").Settings.model_fields
+    more = {key: value for key, value in LEVELS[level].items() if key in fields} if level else {}
+    return Choice(name=choice.name, **{**more, **choice.settings})
+
+
+def membership_attacks(suite: Audit) -> tuple[str, ...]:
     """The membership attacks that the suite's settings allow."""
     return (*ATTACKS, "gradnorm") if suite.settings.gradnorm else ATTACKS

@@ -21,7 +21,7 @@ from letheon.core.run import Run
 from letheon.core.settings import Field
 
 from ._parts import UTILITY
-from ._suite import SuiteSettings, attacks, robustness, run_probes
+from ._suite import SuiteSettings, membership_attacks, returned, run_probes
 
 if TYPE_CHECKING:
     from letheon.core.readings import Readings
@@ -36,7 +36,7 @@ class GeneralSettings(SuiteSettings):
 class GeneralSuite(Audit):
     """All that can be measured on any data."""
 
-    Settings, tiny = GeneralSettings, {"limit": 4, "max_new_tokens": 8}
+    Settings, tiny = GeneralSettings, {"limit": 4, "max_new_tokens": 8, "attacks": ["quantised"]}
 
     def measure(
         self, readings: Readings, data: Data, run: Run, reference: Readings | None = None, original: Readings | None = None
@@ -47,7 +47,7 @@ class GeneralSuite(Audit):
         asked = ("forget", retain, *known)
         seen = (*asked, "holdout") if "holdout" in data else asked
         plan = {
-            "membership": {"attacks": attacks(self)},
+            "membership": {"attacks": membership_attacks(self)},
             "privleak": {},
             "probability": {"splits": seen},
             "rouge": {"splits": seen},
@@ -57,6 +57,6 @@ class GeneralSuite(Audit):
             "forget-quality": {},
             "model-utility": {"splits": (retain, *known)},
             "refusal-rate": {"splits": ("forget", retain)},
-            **robustness(self, retain),
+            **returned(self, retain),
         }
         return run_probes(self, plan, readings, data, run, reference, original)

@@ -1,22 +1,26 @@
-"""Does it come back when the weights are rounded to 8 or 4 bits?
+"""Does it come back when the weights are rounded, as before deployment?
 
 Erasing that moves every weight a little can be undone by what everybody does before deployment: where the original and the changed weight
-round to the same code, the deployed model is the original one. All weight matrices of the blocks are rounded to the nearest of 2^bits steps
-in groups of `group` inputs; embeddings, norms and the output head stay. No data and no training are needed.
+round to the same code, the deployed model is the original one. All weight matrices of the blocks are rounded in groups of `group` inputs;
+embeddings, norms and the output head stay. No data and no training are needed.
 
-    probability-int8, probability-int4      as `probability` (the plain one), of the rounded model
+    probability-int8, -int4, -nf4   as `probability` (the plain one), of the rounded model; any intN from 2 to 16
+    recovery-int8, ...              R = (m(Q(u)) - m(u)) / max(m(Q(o)) - m(u), eps) of the forget split: 0 nothing returns, 1 all of it
 
-Read the forget split against the rounded original and the rounded retrain; the other splits say what rounding alone does. `extra` holds the
-value before rounding. arXiv:2410.16454. Card: quantization-attack.
+m is the probability, u the audited model, o the original. Read the forget split against the rounded original and the rounded retrain; the
+other splits say what rounding alone does. `bnb-nf4`, `bnb-fp4` (bitsandbytes) and `torchao-int8` round by these libraries where they are
+installed. `extra` holds the value before rounding. arXiv:2410.16454. Card: quantization-attack.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from letheon.core.data import Data, Split
 from letheon.core.findings import Finding
@@ -25,62 +29,135 @@ from letheon.core.method import Audit
 from letheon.core.run import Run, kept_as_found
 from letheon.core.settings import Field
 from letheon.core.subject import Subject
-from letheon.maths.quantise import rounded
+from letheon.maths.quantise import normal_float, rounded
 
-from ._parts import ProbeSettings, over_splits, row_finding, toward
+from ._parts import ProbeSettings, finding, missing, nothing, over_splits, row_finding, toward
 
 if TYPE_CHECKING:
     from letheon.core.readings import Readings
+
+Scheme = Annotated[str, Field(pattern=r"^(int([2-9]|1[0-6])|nf4|bnb-nf4|bnb-fp4|torchao-int8)$")]
+LEAST = 1e-6  # room below which there is nothing to recover
+BROKEN = 0.9  # share of the rounded original's value on rows to keep, below which rounding itself has done the damage
 
 
 class QuantisedSettings(ProbeSettings):
     """How coarse."""
 
-    bits: tuple[Annotated[int, Field(ge=2, le=16)], ...] = Field((8, 4), min_length=1, description="bits of a weight, one probe each")
+    schemes: tuple[Scheme, ...] = Field(("int8", "int4", "nf4"), min_length=1, description="ways to round, one probe each")
     group: int = Field(64, ge=1, description="input weights that share a step size")
 
 
 class Quantised(Audit):
     """Probability after rounding the weights."""
 
-    Settings, tiny = QuantisedSettings, {"limit": 4, "group": 8}
+    Settings, tiny = QuantisedSettings, {"limit": 4, "group": 8, "schemes": ["int4", "nf4"]}
+    version = "2"
 
     def measure(
         self, readings: Readings, data: Data, run: Run, reference: Readings | None = None, original: Readings | None = None
     ) -> list[Finding]:
-        """One finding for each number of bits and split."""
+        """For each scheme a probability on every split, and the recovery on the forget split."""
         found = []
 
         @functools.cache
-        def coarse(bits: int) -> Readings:
-            subject = quantised(readings.subject, bits, self.settings.group)
+        def coarse(scheme: str, model: Readings) -> Readings:
+            subject = quantised(model.subject, scheme, self.settings.group)
             return type(readings)(subject, run, tokens_per_batch=readings.tokens_per_batch)
 
-        for bits in self.settings.bits:
-            name = f"probability-int{bits}"
+        def mean(model: Readings, split: Split) -> float:
+            return float(np.exp(-model.answers(split).nll()).mean())
 
-            def one(where: str, split: Split, name=name, bits=bits) -> list[Finding]:
-                values, before = (np.exp(-r.answers(split).nll()) for r in (coarse(bits), readings))
-                extra = {"bits": bits, "before_rounding": float(before.mean())}
+        for scheme in self.settings.schemes:
+            name = f"probability-{scheme}"
+            absent = _absent(scheme)
+
+            def one(where: str, split: Split, name=name, scheme=scheme, absent=absent) -> list[Finding]:
+                if absent:
+                    return [nothing(self, name, absent, where)]
+                values = np.exp(-coarse(scheme, readings).answers(split).nll())
+                extra = {"scheme": scheme, "before_rounding": mean(readings, split)}
                 return [row_finding(self, name, where, values, run, direction=toward(where), why="no answer token to score", **extra)]
 
-            found += over_splits(self, data, [name], one)
+            probabilities = over_splits(self, data, [name], one)
+            found += [*probabilities, self._recovery(scheme, probabilities, data, readings, original, absent, coarse, mean)]
         return found
+
+    def _recovery(
+        self,
+        scheme: str,
+        probabilities: list[Finding],
+        data: Data,
+        readings: Readings,
+        original: Readings | None,
+        absent: str,
+        coarse: Callable[[str, Readings], Readings],
+        mean: Callable[[Readings, Split], float],
+    ) -> Finding:
+        """How much of what the rounded original knows the rounding brings back."""
+        name = f"recovery-{scheme}"
+        forget = next((one for one in probabilities if one.split == "forget" and one.value is not None), None)
+        if absent or original is None or original is readings or forget is None:
+            unknown = "there is no model from before the change" if original is None else "the audited model is the original"
+            return nothing(self, name, absent or missing(data, "forget") or unknown, "forget", "lower")
+        rows = data["forget"][: forget.n]
+        plain, whole = forget.extra["before_rounding"], mean(coarse(scheme, original), rows)
+        if whole - plain < LEAST:
+            return nothing(self, name, "the rounded original knows the rows no better than the audited model", "forget", "lower")
+        value = (forget.value - plain) / (whole - plain)
+        kept = {one.split: one for one in probabilities if one.split != "forget" and one.value is not None}
+        worst = min((one.value / mean(coarse(scheme, original), data[where][: one.n]) for where, one in kept.items()), default=None)
+        note = "inconclusive: the rounded model lost more than a tenth on rows to keep" if worst is not None and worst < BROKEN else ""
+        extra = {"plain": plain, "rounded": forget.value, "rounded_original": whole, "kept": worst}
+        return finding(self, name, "forget", value, n=forget.n, direction="lower", note=note, extra=extra)
+
+
+def _absent(scheme: str) -> str:
+    """Why a library's scheme cannot run here, or an empty text."""
+    from importlib.util import find_spec
+
+    package = {"bnb": "bitsandbytes", "torchao": "torchao"}.get(scheme.split("-")[0])
+    return f"the package {package} is not installed" if package and find_spec(package) is None else ""
+
+
+def _rounding(scheme: str, group: int) -> Callable[[Tensor], Tensor]:
+    """What a scheme makes of a weight (o, i)."""
+    if scheme.startswith("int"):
+        return functools.partial(rounded, bits=int(scheme[3:]), group=group)
+    if scheme == "nf4":
+        return functools.partial(normal_float, group=group)
+    if scheme.startswith("bnb"):
+        from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+        def by_bnb(weight: Tensor) -> Tensor:
+            return dequantize_4bit(*quantize_4bit(weight.contiguous(), quant_type=scheme[4:])).to(weight.dtype)
+
+        return by_bnb
+
+    def by_torchao(weight: Tensor) -> Tensor:
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+        layer = torch.nn.Sequential(torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=weight.dtype))
+        layer[0].weight.copy_(weight)
+        quantize_(layer, Int8WeightOnlyConfig())
+        return layer[0].weight.dequantize().to(weight.dtype)
+
+    return by_torchao
 
 
 @torch.no_grad()
-def quantised(subject: Subject, bits: int, group: int) -> Subject:
+def quantised(subject: Subject, scheme: str, group: int = 64) -> Subject:
     """A copy with rounded weight matrices; adapters are merged first, or the attack would miss them."""
     with kept_as_found(subject.module):
         copy = Subject(subject.module, subject.encoder, subject.lineage, subject.name).fork()
     module = copy.module.merge_and_unload() if hasattr(copy.module, "merge_and_unload") else copy.module
-    head = unwrapped(module).get_output_embeddings()
+    head, coarse = unwrapped(module).get_output_embeddings(), _rounding(scheme, group)
     for part in unwrapped(module).modules():
         weight = getattr(part, "weight", None)
         if part is head or not isinstance(weight, torch.Tensor) or weight.ndim != 2 or isinstance(part, torch.nn.Embedding):
             continue
         if type(part).__name__ == "Conv1D":  # its inputs are the first dimension
-            weight.copy_(rounded(weight.t(), bits, group).t())
+            weight.copy_(coarse(weight.t()).t())
         elif weight.is_floating_point():
-            weight.copy_(rounded(weight, bits, group))
-    return Subject(module, subject.encoder, subject.lineage, f"{subject.name}, {bits} bits")
+            weight.copy_(coarse(weight))
+    return Subject(module, subject.encoder, subject.lineage, f"{subject.name}, {scheme}")

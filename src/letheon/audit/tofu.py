@@ -19,7 +19,7 @@ from letheon.core.method import Audit
 from letheon.core.run import Run
 
 from ._parts import UTILITY
-from ._suite import SuiteSettings, attacks, robustness, run_probes
+from ._suite import SuiteSettings, membership_attacks, returned, run_probes
 
 if TYPE_CHECKING:
     from letheon.core.readings import Readings
@@ -32,7 +32,7 @@ class TofuSettings(SuiteSettings):
 class TofuSuite(Audit):
     """All of TOFU, with membership attacks and memorisation."""
 
-    Settings, tiny = TofuSettings, {"limit": 4, "max_new_tokens": 8}
+    Settings, tiny = TofuSettings, {"limit": 4, "max_new_tokens": 8, "attacks": ["quantised"]}
 
     def measure(
         self, readings: Readings, data: Data, run: Run, reference: Readings | None = None, original: Readings | None = None
@@ -41,7 +41,7 @@ class TofuSuite(Audit):
         asked = ("forget", *UTILITY)
         seen = (*asked, "holdout") if "holdout" in data else asked  # measured for the attacks anyway
         plan = {
-            "membership": {"attacks": attacks(self)},
+            "membership": {"attacks": membership_attacks(self)},
             "privleak": {},
             "probability": {"splits": seen},
             "rouge": {"splits": asked},
@@ -50,6 +50,6 @@ class TofuSuite(Audit):
             "model-utility": {"splits": UTILITY},
             "memorisation": {"splits": ("forget", "retain-check", *seen[4:])},
             "refusal-rate": {"splits": ("forget", "retain-check")},
-            **robustness(self, "retain-check"),
+            **returned(self, "retain-check"),
         }
         return run_probes(self, plan, readings, data, run, reference, original)

@@ -44,6 +44,8 @@ def audit(
     holdout: Rows = None,
     data: DataSpec = None,
     set_: Sets = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Look only, at 100 rows a split: seconds.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="All rows and all attacks: minutes.")] = False,
     out: Annotated[Path | None, typer.Option(help="File for the findings (JSON).")] = None,
     report: Annotated[Path | None, typer.Option(help="File for the report (one HTML page).")] = None,
     seed: Seed = 0,
@@ -62,6 +64,7 @@ def audit(
     The model before the change and the exact retrain, where given, are measured beside it. What cannot be measured says why.
     """
     quiet_if(quiet)
+    from letheon.audit._suite import at_level
     from letheon.core.errors import RunError
     from letheon.core.run import Run
     from letheon.core.settings import Choice, parse_settings
@@ -76,6 +79,9 @@ def audit(
     asked = spec(suite, "--suite", "tofu:limit=100")
     chosen = parse_settings(Choice, merged(asked.model_dump(), set_ or ()), "letheon audit")
     source = data_choice(data, forget, retain, holdout)
+    if quick and full:
+        raise RunError("`--quick` and `--full` are both given", "Give one of them, or neither")
+    chosen = at_level(chosen, "quick" if quick else "full" if full else None)
     flow.registry.make(chosen, "audit")  # a wrong setting shows before anything is read
     rows = flow.load_data(source)
     run = Run(seed, device=device, cache=flow.cache_folder() if cache else None, progress=not quiet)

@@ -9,7 +9,7 @@ from letheon.core.findings import Finding
 from .known import KNOWN, Measure
 from .text import clean
 
-Side = Literal["forget", "membership", "retention", "holdout", "test"]
+Side = Literal["forget", "attack", "membership", "retention", "holdout", "test"]
 
 
 _ATTACK_READ = (
@@ -51,10 +51,11 @@ def side(finding: Finding) -> Side:
     """Which part of the question a finding speaks to."""
     if finding.name.startswith(PREFIX):
         return "membership"
-    if measure(finding.name).derived or finding.name == "refusal-rate":
+    about, gone = measure(finding.name), "forget" in finding.split
+    if about.derived or finding.name == "refusal-rate" or (about.attack and not gone):
         return "test"
-    if "forget" in finding.split:
-        return "forget"
+    if gone:
+        return "attack" if about.attack else "forget"
     return "holdout" if finding.split.startswith("holdout") else "retention"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from letheon.core.findings import Findings
 
 from .measures import side
-from .places import BEFORE, RETRAINED, Kept, Place, labels
+from .places import BEFORE, RETRAINED, RETURNS, Kept, Place, labels
 from .text import clean, finite, percent, short
 
 BROKEN, DAMAGED, SAME = 0.5, 0.15, 0.03  # share of a retention value that is lost
@@ -77,6 +77,7 @@ def _details(place: Place) -> str:
 def leftovers(placed: list[Place], compared: bool) -> list[Clause]:
     """The worst measure besides the first, and the strongest attack if that is another one."""
     first = next((p for p in placed if p.share is not None), None) if compared else (placed[0] if placed else None)
+    placed = [p for p in placed if not p.attack and (p is first or first is None or not _same_in_another_form(p, first))]
     if compared:
         others = sorted((p for p in placed if p.share is not None and p is not first), key=lambda p: p.share)
         attacks = [p for p in others if p.membership]
@@ -98,6 +99,57 @@ def leftovers(placed: list[Place], compared: bool) -> list[Clause]:
             says = "tells members apart the other way round"
         clauses.append(Clause(heading, f"{_title(attack)} {says} ({_details(attack)})"))
     return clauses
+
+
+def _same_in_another_form(place: Place, first: Place) -> bool:
+    return place.finding.name == first.finding.name and place.finding.split.startswith(f"{first.finding.split}-")
+
+
+def _joined(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def other_forms(placed: list[Place]) -> list[Clause]:
+    """What the opening measure says where the same facts are asked in other forms."""
+    first = next((p for p in placed if p.share is not None), None)
+    forms = [p for p in placed if first is not None and p.share is not None and _same_in_another_form(p, first)]
+    if first is None or not forms:
+        return []
+    gone, stays = [], []
+    for place in forms:
+        name = clean(place.finding.split.removeprefix(f"{first.finding.split}-"), 40)
+        still = place.left and not place.covered and (place.back or 0) > RETURNS
+        stays.append((place.back or 0, name)) if still else gone.append(name)
+    parts = [f"gone as {_joined(gone)} too"] if gone else []
+    parts += [f"{percent(back)} of it stays as {name}" for back, name in sorted(stays, reverse=True)]
+    return [Clause("Other forms", f"in other forms: {', '.join(parts)}")]
+
+
+def brought_back(placed: list[Place], findings: Findings, label: str) -> list[Clause]:
+    """Every attack that works, worst first, and how many did not: no good score can hide a failed one."""
+    tried = [p for p in placed if p.attack and p.share is not None]
+    if not tried:
+        return []
+    first = next((p for p in placed if p.share is not None), tried[0])
+    works = sorted((p for p in tried if p.works), key=lambda p: -(p.back or 0))
+    held = [p for p in tried if not p.works]
+    clauses = []
+    for place in works:
+        verb = "returns" if (place.back or 0) > (first.back or 0) + 0.1 else "is there"
+        found = findings.get(label, place.finding.name.replace("relearned", "steps-to-half"), place.finding.split)
+        steps = None if found is None or "relearned" not in place.finding.name else finite(found.value)
+        text = f"{percent(place.back or 0)} {verb} {place.attack}"
+        if steps:
+            text += f", half of it within {steps:.0f} steps"
+        clauses.append(Clause("Brought back", f"{text} ({_details_of_attack(place)})"))
+    if held:
+        ways = _joined([place.attack for place in held])
+        clauses.append(Clause("Attacks", f"nothing that counts returns {ways}"))
+    return clauses
+
+
+def _details_of_attack(place: Place) -> str:
+    return ", ".join(part for part in (f"{place.label} {short(place.after)}", _anchor_words(place)) if part)
 
 
 def pushed(placed: list[Place]) -> list[Clause]:

@@ -13,6 +13,7 @@ BEFORE, AFTER, RETRAINED = "before", "after", "retrained"
 CHANCE = 0.5  # AUC of a coin toss
 NEAR = 0.95  # share of the way from which a measure counts as arrived
 LEAST_GAP = 0.02  # anchors nearer than this, as a share of the scale, cannot tell knowing from not knowing
+RETURNS = 0.2  # share of the way that an attack must leave or bring back to count as one that works
 PAST = 0.1  # how far beyond its anchor, as a share of the scale, a measure counts as pushed too far
 
 # The measure that opens the verdict and the trade-off plot: the first of these that was measured.
@@ -51,13 +52,32 @@ class Place:
         return f"{self.kind} membership attack" if self.membership else _label(self.finding)
 
     @property
+    def attack(self) -> str:
+        """What was done to bring the rows back, such as "after relearning"; empty where the model was asked as it is."""
+        return "" if self.membership else measure(self.finding.name).attack
+
+    @property
+    def back(self) -> float | None:
+        """How much of the way is not gone: the share that an attack finds or brings back, 0 to 1."""
+        return None if self.share is None else min(max(1 - self.share, 0.0), 1.0)
+
+    @property
+    def works(self) -> bool:
+        """For an attack: whether it finds or brings back more than can be put down to chance."""
+        return bool(self.attack or self.membership) and not self.covered and self.back is not None and self.back > RETURNS
+
+    @property
+    def covered(self) -> bool:
+        """The interval of the value holds the anchor."""
+        low, high = finite(self.finding.low), finite(self.finding.high)
+        return low is not None and high is not None and self.anchor is not None and low <= self.anchor <= high
+
+    @property
     def left(self) -> bool:
         """Something of what was known is left: the anchor is not reached, not even within the interval of the value."""
         if self.share is None:
             return False
-        low, high = finite(self.finding.low), finite(self.finding.high)
-        covered = low is not None and high is not None and self.anchor is not None and low <= self.anchor <= high
-        return not (self.share >= NEAR or (covered and self.share >= 0.8))
+        return not (self.share >= NEAR or (self.covered and self.share >= 0.8))
 
     @property
     def excess(self) -> float | None:
@@ -150,13 +170,14 @@ def _place(findings: Findings, label: str, finding: Finding) -> Place | None:
 
 
 def places(findings: Findings, label: str) -> list[Place]:
-    """Every forget-side and membership measure of the model `label`, the one that opens the verdict first."""
-    wanted = [f for f in findings.models.get(label, ()) if side(f) in ("forget", "membership")]
+    """Every forget-side, attack and membership measure of the model `label`, the one that opens the verdict first."""
+    wanted = [f for f in findings.models.get(label, ()) if side(f) in ("forget", "attack", "membership")]
     found = [place for finding in wanted if (place := _place(findings, label, finding)) is not None]
 
     def order(place: Place) -> tuple[int, int, str]:
         name, split = place.finding.name, place.finding.split
-        return (FIRST_FORGET.index(name) if name in FIRST_FORGET else len(FIRST_FORGET) + place.membership, len(split), split)
+        other = len(FIRST_FORGET) + bool(place.attack) + 2 * place.membership
+        return (FIRST_FORGET.index(name) if name in FIRST_FORGET else other, len(split), split)
 
     return sorted(found, key=order)
 

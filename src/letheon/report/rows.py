@@ -58,15 +58,17 @@ def role(findings: Findings, label: str) -> str:
 def _group_of(finding: Finding) -> tuple[int, str, str]:
     """Order, title and explanation of the group that a finding belongs to."""
     split, kind = finding.split, side(finding)
+    if kind == "attack":
+        return 1, f"{split}: attacks", "Does it come back when somebody tries?"
     if kind == "membership":
-        return 1, f"{split or 'all rows'}: membership attacks", "Can an attacker tell the forgotten rows from rows that were never seen?"
+        return 2, f"{split or 'all rows'}: membership attacks", "Can an attacker tell the forgotten rows from rows that were never seen?"
     if "forget" in split:
         return 0, split, "What should be gone."
     if kind == "holdout":
-        return 4, split, "Rows that nobody trained on: what not knowing looks like."
+        return 5, split, "Rows that nobody trained on: what not knowing looks like."
     if not split:
-        return 2, "over all", "One number for the whole model."
-    return 3, split, "What should stay."
+        return 3, "over all", "One number for the whole model."
+    return 4, split, "What should stay."
 
 
 def groups(findings: Findings) -> list[Group]:

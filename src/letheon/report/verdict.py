@@ -1,8 +1,9 @@
 """The verdict: one sentence that a person may act on, a pure function of the findings.
 
 It places the judged model between two anchors, `before` (knows the rows) and `retrained` (never knew them), on every forget-side
-measure and every membership attack, and says what happened to the rest. The word in front follows the WORST of these measures, and
-the sentence names it, so that no good score can hide a failed attack. What was not measured is said, never counted as passed.
+measure and every attack, and says what happened to the rest. The word in front follows the WORST of these measures, and the sentence names
+every attack that works: no good score can hide it. An attack works if more than a fifth of the way between the anchors is not gone under it
+and its 95% interval does not hold the anchor. What was not measured is said, never counted as passed.
 """
 
 from __future__ import annotations
@@ -12,11 +13,26 @@ from typing import Literal
 
 from letheon.core.findings import Findings
 
-from .phrases import BROKEN, DAMAGED, TOLD_APART, Clause, headline, leftovers, missing, pushed, retention_clauses, test, told_apart
+from .phrases import (
+    BROKEN,
+    DAMAGED,
+    TOLD_APART,
+    Clause,
+    brought_back,
+    headline,
+    leftovers,
+    missing,
+    other_forms,
+    pushed,
+    retention_clauses,
+    test,
+    told_apart,
+)
 from .places import BEFORE, Place, judged, kept, places
 
 Tone = Literal["good", "partly", "bad", "unknown"]
 
+SHOWN = ("probability", "rouge-l-recall")  # what somebody sees who only asks
 MOSTLY, LITTLE = 0.8, 0.25  # share of the way: from the first on "mostly", up to the second "not"
 
 
@@ -51,6 +67,8 @@ def verdict(findings: Findings, label: str | None = None) -> Verdict:
     compared = label != BEFORE and BEFORE in findings.models
     clauses = [
         *headline(placed, compared),
+        *(other_forms(placed) if compared else ()),
+        *(brought_back(placed, findings, label) if compared else ()),
         *leftovers(placed, compared),
         *pushed(placed),
         *test(p_value),
@@ -74,17 +92,20 @@ def _word(placed: list[Place], p_value: float | None) -> tuple[str, Tone]:
     first = next((place.share for place in placed if place.share is not None), None)
     if first is None:
         return "No verdict", "unknown"
+    plain = [place for place in placed if place.share is not None and not place.attack and not place.membership]
+    asked = [place.share for place in plain if place.finding.name in SHOWN and place.finding.split == plain[0].finding.split]
+    shown = max(asked, default=first)
     anchored = any(place.anchor is not None and place.share is not None and not place.membership for place in placed)
     least = min(shares)
     left, past = any(place.left for place in placed), any(place.past for place in placed)
     word: str
     tone: Tone
-    if first < LITTLE:
+    if shown >= MOSTLY and least < MOSTLY / 2:
+        word, tone = "Hidden, not gone", "bad"
+    elif first < LITTLE:
         word, tone = ("Not gone" if max(shares) > 0.05 else "Unchanged"), "bad"
     elif first < MOSTLY:
         word, tone = "Partly gone", "partly"
-    elif least < MOSTLY / 2:
-        word, tone = "Gone on the surface only", "bad"
     elif past:
         word, tone = "Pushed too far", "bad"
     elif not anchored:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from . import basics
+from . import basics, returned
 from ._measure import Measure
 
-FAMILIES = (basics,)
+FAMILIES = (basics, returned)
 KNOWN: dict[str, Measure] = {name: about for family in FAMILIES for name, about in family.KNOWN.items()}

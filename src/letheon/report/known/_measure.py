@@ -19,4 +19,5 @@ class Measure:
     read: str
     knows: int = 0
     scale: Literal["unit", "log", "free"] = "unit"
+    attack: str = ""  # "after ...", "under ...": what was done to bring it back; empty where the model is asked as it is
     derived: bool = False  # computed from other findings: not one more witness for the verdict

@@ -1,4 +1,4 @@
-"""Measures of what a model says to rows as they are, and what comes back after rounding and relearning."""
+"""Measures of what a model says to rows as they are."""
 
 from __future__ import annotations
 
@@ -10,25 +10,6 @@ KNOWN = {
         "How likely the model finds the true answer: the geometric mean of its token probabilities, averaged over rows."
         " Where wrong options exist (real authors, world facts) it is the share of the true one among them.",
         "0 to 1. On the forget split less is better, down to what the retrained model shows; elsewhere more is better.",
-        1,
-    ),
-    "relearned": Measure(
-        "relearned probability",
-        "What an attacker gets who trains for a few steps on half of the forgotten rows: probability of the true answers"
-        " of the other half.",
-        "0 to 1. Read it against the retrained model under the same attack: what lies above that had only been hidden.",
-        1,
-    ),
-    "probability-int8": Measure(
-        "probability, 8-bit weights",
-        "How likely the model finds the true answer after its weights are rounded to 8 bits, as before deployment.",
-        "0 to 1. More than before rounding, on the forget split, is knowledge that the change had only covered.",
-        1,
-    ),
-    "probability-int4": Measure(
-        "probability, 4-bit weights",
-        "How likely the model finds the true answer after its weights are rounded to 4 bits, as before deployment.",
-        "0 to 1. More than before rounding, on the forget split, is knowledge that the change had only covered.",
         1,
     ),
     "rouge-l-recall": Measure(
