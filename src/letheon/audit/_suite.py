@@ -66,6 +66,11 @@ def run_probes(
     return found
 
 
+def other_forms(data: Data) -> tuple[str, ...]:
+    """Splits with the facts of the forget split in other forms: `forget-cloze`, `forget-paraphrase`, ..."""
+    return tuple(name for name in data if name.startswith("forget-"))
+
+
 def returned(suite: Audit, retain: str) -> dict[str, dict[str, Any]]:
     """What the suite's settings ask for beside looking: attacks, with the settings that a suite gives them."""
     some: dict[str, dict[str, Any]] = {"quantised": {"splits": ("forget", retain)}, "relearning": {}}

@@ -3,7 +3,9 @@
     every split                probability, ROUGE-L recall (rows with a prompt), perplexity, extraction strength, exact memorisation
     forget, retain             refusal rate; truth ratio where rows have wrong answers
     retain (and known facts)   model utility: the harmonic mean of the parts that exist
+    forget-FORM                probability: the same facts in other forms, where there are any
     forget against holdout     membership attacks, privleak
+    attacks on copies          what comes back after rounding, relearning, ... (`attacks`)
     with a retrained model     forget quality, reference attack
 
 What cannot be measured has no value and says why. Without a retrained model the rows of the holdout show what never having known looks
@@ -21,7 +23,7 @@ from letheon.core.run import Run
 from letheon.core.settings import Field
 
 from ._parts import UTILITY
-from ._suite import SuiteSettings, membership_attacks, returned, run_probes
+from ._suite import SuiteSettings, membership_attacks, other_forms, returned, run_probes
 
 if TYPE_CHECKING:
     from letheon.core.readings import Readings
@@ -49,7 +51,7 @@ class GeneralSuite(Audit):
         plan = {
             "membership": {"attacks": membership_attacks(self)},
             "privleak": {},
-            "probability": {"splits": seen},
+            "probability": {"splits": (*seen, *other_forms(data))},
             "rouge": {"splits": seen},
             "perplexity": {"splits": seen},
             "memorisation": {"splits": seen},

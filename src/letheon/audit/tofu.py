@@ -2,7 +2,9 @@
 
     forget        probability, ROUGE-L recall, truth ratio, extraction strength, exact memorisation; forget quality against the retrain
     retain-check, real-authors, world-facts      probability, ROUGE-L recall, truth ratio; together: model utility
+    forget-FORM, where there are any             probability: the same facts in other forms
     forget against holdout                       six membership attacks, privleak
+    attacks on copies (`attacks`)                what comes back after rounding, relearning, ...
 
 Takes any data with these splits, as the sources `tofu` and `authors` make them; an absent split is reported. All rows count (as in
 OpenUnlearning); the first published tables used the first 300 of each split, `limit = 300`. p-values of different row counts are not
@@ -19,7 +21,7 @@ from letheon.core.method import Audit
 from letheon.core.run import Run
 
 from ._parts import UTILITY
-from ._suite import SuiteSettings, membership_attacks, returned, run_probes
+from ._suite import SuiteSettings, membership_attacks, other_forms, returned, run_probes
 
 if TYPE_CHECKING:
     from letheon.core.readings import Readings
@@ -43,7 +45,7 @@ class TofuSuite(Audit):
         plan = {
             "membership": {"attacks": membership_attacks(self)},
             "privleak": {},
-            "probability": {"splits": seen},
+            "probability": {"splits": (*seen, *other_forms(data))},
             "rouge": {"splits": asked},
             "truth-ratio": {"splits": asked},
             "forget-quality": {},

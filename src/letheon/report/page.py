@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from letheon.core.files import write_text
 from letheon.core.findings import Findings
 
+from .attacked import curves, heat, sides
 from .leftovers import leftover_rows
 from .measures import better, measure
 from .pictures import spread, tradeoff_picture
@@ -67,6 +68,9 @@ def render(findings: Findings) -> str:
         change=_change_header(findings),
         tradeoff=tradeoff_picture(findings),
         spread=spread(findings),
+        curves=curves(findings),
+        heat=heat(findings),
+        sides=sides(findings),
         leftovers=leftover_rows(findings),
         retrained=RETRAINED in findings.models,
         leftovers_all=len(findings.leftovers),

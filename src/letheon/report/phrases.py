@@ -134,6 +134,8 @@ def brought_back(placed: list[Place], findings: Findings, label: str) -> list[Cl
     works = sorted((p for p in tried if p.works), key=lambda p: -(p.back or 0))
     held = [p for p in tried if not p.works]
     clauses = []
+    if (first.share or 0) < 0.25 and len(works) == len(tried) > 1:
+        return [Clause("Attacks", f"all {len(tried)} attacks find it too")]
     for place in works:
         verb = "returns" if (place.back or 0) > (first.back or 0) + 0.1 else "is there"
         found = findings.get(label, place.finding.name.replace("relearned", "steps-to-half"), place.finding.split)

@@ -66,7 +66,8 @@ def shape(role: str, x: float, y: float, size: float = 5.0) -> Markup:
     return tag("circle", cx=x, cy=y, r=size, class_=f"mark {role}")
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
+def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
+    """A straight line between two points."""
     return tag("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
 
 
@@ -113,12 +114,12 @@ def strip(marks: Sequence[Mark], *, scale: str, title: str) -> Markup:
     log = scale == "log" and min(values) > 0
     low, high = (min(values), 1.0 if max(values) <= 1 else max(values)) if log else bounds(values, scale == "unit")
     axis = Axis(low, high, 8.0, width - 8.0, log)
-    parts = [_line(8.0, height / 2, width - 8.0, height / 2, "rule"), *(_line(x, 9.0, x, 17.0, "rule") for x in (8.0, width - 8.0))]
+    parts = [line(8.0, height / 2, width - 8.0, height / 2, "rule"), *(line(x, 9.0, x, 17.0, "rule") for x in (8.0, width - 8.0))]
     order = {"retrained": 0, "before": 1, "after": 3}
     for mark in sorted(marks, key=lambda mark: order.get(mark.role, 2)):
         role = mark.role if mark.role in SHAPES else "other"
         if mark.x_low is not None and mark.x_high is not None:
-            parts.append(_line(axis.at(mark.x_low), height / 2, axis.at(mark.x_high), height / 2, f"bar {role}"))
+            parts.append(line(axis.at(mark.x_low), height / 2, axis.at(mark.x_high), height / 2, f"bar {role}"))
         parts.append(shape(mark.role, axis.at(mark.x), height / 2, 4.5))
     return svg(width, height, parts, title, "strip")
 
@@ -138,10 +139,10 @@ def tradeoff(
     y_axis = Axis(y_low, y_high, *((height - bottom, top) if y_more > 0 else (top, height - bottom)))
     parts = []
     for value in ticks(x_low, x_high):
-        parts += [_line(x_axis.at(value), top, x_axis.at(value), height - bottom, "grid")]
+        parts += [line(x_axis.at(value), top, x_axis.at(value), height - bottom, "grid")]
         parts += [tag("text", number(value, 2), x=x_axis.at(value), y=height - bottom + 18, text_anchor="middle", class_="tick")]
     for value in ticks(y_low, y_high):
-        parts += [_line(left, y_axis.at(value), width - right, y_axis.at(value), "grid")]
+        parts += [line(left, y_axis.at(value), width - right, y_axis.at(value), "grid")]
         parts += [tag("text", number(value, 2), x=left - 8, y=y_axis.at(value) + 4, text_anchor="end", class_="tick")]
     middle = (top + height - bottom) / 2
     centre = (left + width - right) / 2
@@ -152,9 +153,9 @@ def tradeoff(
     for mark, (x, y) in zip(marks, spots, strict=True):
         role = mark.role if mark.role in SHAPES else "other"
         if mark.x_low is not None and mark.x_high is not None:
-            parts.append(_line(x_axis.at(mark.x_low), y, x_axis.at(mark.x_high), y, f"bar {role}"))
+            parts.append(line(x_axis.at(mark.x_low), y, x_axis.at(mark.x_high), y, f"bar {role}"))
         if mark.y_low is not None and mark.y_high is not None:
-            parts.append(_line(x, y_axis.at(mark.y_low), x, y_axis.at(mark.y_high), f"bar {role}"))
+            parts.append(line(x, y_axis.at(mark.y_low), x, y_axis.at(mark.y_high), f"bar {role}"))
     parts += [shape(mark.role, x, y, 6.0) for mark, (x, y) in zip(marks, spots, strict=True)]
     boxes = [(x - 8, y - 8, x + 8, y + 8) for x, y in spots]
     for mark, (_, y) in zip(marks, spots, strict=True):
@@ -201,7 +202,7 @@ def histogram(values: Sequence[float], *, role: str, low: float, high: float, to
         if count:
             tall = max(tall, 1.5)
             parts.append(tag("rect", x=left + i * wide + 1, y=base - tall, width=wide - 2, height=tall, class_=f"column {role}"))
-    parts.append(_line(left, base, width - right, base, "rule"))
+    parts.append(line(left, base, width - right, base, "rule"))
     parts += [tag("text", number(x, 2), x=axis.at(x), y=base + 19, text_anchor="middle", class_="tick") for x in ticks(low, high)]
     parts += [tag("text", text, x=left - 6, y=y, text_anchor="end", class_="tick") for text, y in ((str(top), 20.0), ("0", base))]
     return svg(width, height, parts, title, "histogram")

@@ -58,7 +58,7 @@ def role(findings: Findings, label: str) -> str:
 def _group_of(finding: Finding) -> tuple[int, str, str]:
     """Order, title and explanation of the group that a finding belongs to."""
     split, kind = finding.split, side(finding)
-    if kind == "attack":
+    if "forget" in split and measure(finding.name).attack:
         return 1, f"{split}: attacks", "Does it come back when somebody tries?"
     if kind == "membership":
         return 2, f"{split or 'all rows'}: membership attacks", "Can an attacker tell the forgotten rows from rows that were never seen?"

@@ -20,4 +20,5 @@ class Measure:
     knows: int = 0
     scale: Literal["unit", "log", "free"] = "unit"
     attack: str = ""  # "after ...", "under ...": what was done to bring it back; empty where the model is asked as it is
+    curve: str = ""  # what runs along the `curve` in `extra`: "optimiser steps", "block"
     derived: bool = False  # computed from other findings: not one more witness for the verdict

@@ -34,6 +34,7 @@ def _recovery(weights: str) -> Measure:
         f"The share of what the rounded original knows of the forget split that comes back with {weights}.",
         "0: nothing returns. 1: rounding undoes the change. Above 0.2 the forgetting does not survive deployment.",
         scale="free",
+        attack=f"with {weights}",
         derived=True,
     )
 
@@ -45,6 +46,7 @@ def _relearned(what: str, rows: str, others: str) -> Measure:
         "0 to 1. Read it against the retrained model under the same attack: what lies above that had only been hidden.",
         1,
         attack=f"after {what}",
+        curve="optimiser steps",
     )
 
 
@@ -54,6 +56,7 @@ def _steps(what: str) -> Measure:
         f"The fewest steps of {what} after which half of what the original knew is back, the retrained model's own gain taken off.",
         "More is better. Without a value, half did not come back within the budget.",
         scale="free",
+        attack=f"after {what}",
         derived=True,
     )
 
