@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from letheon.core.data import Data
@@ -35,6 +36,8 @@ class SuiteSettings(Settings):
     attacks: Literal["none", "some", "all"] | tuple[str, ...] = Field(
         "some", description="what is done to bring it back: none, some (those that take seconds), all, or a list of audits by name"
     )
+    tasks: tuple[str, ...] = Field((), description="tasks of lm-eval that also say what should stay")
+    task_folder: Path | None = Field(None, description="folder with lm-eval task files of your own")
 
 
 def run_probes(
@@ -64,6 +67,21 @@ def run_probes(
         values = settings_of(probe, **shared, **plan.get(probe.name(), {}))
         found += probe(**values).measure(readings, data, run, reference, original)
     return found
+
+
+class Suite(Audit):
+    """Base of suites: a part that cannot run shows when the suite is made, not after minutes of measuring."""
+
+    def __init__(self, **values: Any):
+        super().__init__(**values)
+        for name, settings in tasks(self).items():
+            load(name, "audit")(**settings)
+
+
+def tasks(suite: Audit) -> dict[str, dict[str, Any]]:
+    """The tasks of lm-eval that the suite's settings name."""
+    asked = suite.settings
+    return {"lm-eval": {"tasks": asked.tasks, "folder": asked.task_folder}} if asked.tasks else {}
 
 
 def other_forms(data: Data) -> tuple[str, ...]:

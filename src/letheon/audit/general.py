@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING
 
 from letheon.core.data import Data
 from letheon.core.findings import Finding
-from letheon.core.method import Audit
 from letheon.core.run import Run
 from letheon.core.settings import Field
 
 from ._parts import UTILITY
-from ._suite import SuiteSettings, membership_attacks, other_forms, returned, run_probes
+from ._suite import Suite, SuiteSettings, membership_attacks, other_forms, returned, run_probes, tasks
 
 if TYPE_CHECKING:
     from letheon.core.readings import Readings
@@ -35,7 +34,7 @@ class GeneralSettings(SuiteSettings):
     limit: int | None = Field(400, ge=1, description="rows per split, the first ones in their order; None: all")
 
 
-class GeneralSuite(Audit):
+class GeneralSuite(Suite):
     """All that can be measured on any data."""
 
     Settings, tiny = GeneralSettings, {"limit": 4, "max_new_tokens": 8, "attacks": ["quantised"]}
@@ -59,6 +58,7 @@ class GeneralSuite(Audit):
             "forget-quality": {},
             "model-utility": {"splits": (retain, *known)},
             "refusal-rate": {"splits": ("forget", retain)},
+            **tasks(self),
             **returned(self, retain),
         }
         return run_probes(self, plan, readings, data, run, reference, original)

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING
 
 from letheon.core.data import Data
 from letheon.core.findings import Finding
-from letheon.core.method import Audit
 from letheon.core.run import Run
 
 from ._parts import UTILITY
-from ._suite import SuiteSettings, membership_attacks, other_forms, returned, run_probes
+from ._suite import Suite, SuiteSettings, membership_attacks, other_forms, returned, run_probes, tasks
 
 if TYPE_CHECKING:
     from letheon.core.readings import Readings
@@ -31,7 +30,7 @@ class TofuSettings(SuiteSettings):
     """Settings that suites share."""
 
 
-class TofuSuite(Audit):
+class TofuSuite(Suite):
     """All of TOFU, with membership attacks and memorisation."""
 
     Settings, tiny = TofuSettings, {"limit": 4, "max_new_tokens": 8, "attacks": ["quantised"]}
@@ -52,6 +51,7 @@ class TofuSuite(Audit):
             "model-utility": {"splits": UTILITY},
             "memorisation": {"splits": ("forget", "retain-check", *seen[4:])},
             "refusal-rate": {"splits": ("forget", "retain-check")},
+            **tasks(self),
             **returned(self, "retain-check"),
         }
         return run_probes(self, plan, readings, data, run, reference, original)

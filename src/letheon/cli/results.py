@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def audit(
-    model: Annotated[str, typer.Argument(help="Hugging Face folder or hub name of the model to audit.")],
+    model: Annotated[str | None, typer.Argument(help="Hugging Face folder or hub name of the model to audit.")] = None,
     before: Annotated[str | None, typer.Option(help="The model before the change.")] = None,
     retrained: Annotated[str | None, typer.Option(help="The model that never saw the forget rows.")] = None,
     suite: Annotated[str, typer.Option(help="Audit to run, such as `general` or `tofu:limit=100`.")] = "general",
@@ -46,6 +46,7 @@ def audit(
     set_: Sets = None,
     quick: Annotated[bool, typer.Option("--quick", help="Look only, at 100 rows a split: seconds.")] = False,
     full: Annotated[bool, typer.Option("--full", help="All rows and all attacks: minutes.")] = False,
+    self_test: Annotated[bool, typer.Option("--self-test", help="Audit the audit: models whose truth is known; takes no MODEL.")] = False,
     out: Annotated[Path | None, typer.Option(help="File for the findings (JSON).")] = None,
     report: Annotated[Path | None, typer.Option(help="File for the report (one HTML page).")] = None,
     seed: Seed = 0,
@@ -64,6 +65,13 @@ def audit(
     The model before the change and the exact retrain, where given, are measured beside it. What cannot be measured says why.
     """
     quiet_if(quiet)
+    if self_test and model is None:
+        from .selftest import shown
+
+        shown(set_ or (), out, as_json=as_json, progress=not quiet, force=force)
+        return
+    if model is None or self_test:
+        raise typer.BadParameter("`--self-test` takes no MODEL" if self_test else "Give the MODEL to audit, or `--self-test`")
     from letheon.audit._suite import at_level
     from letheon.core.errors import RunError
     from letheon.core.run import Run
