@@ -23,7 +23,7 @@ def found() -> Findings:
         models[label] = (
             Finding(name="probability", value=curve["0"], **known),
             Finding(name="probability", value=after, **known | {"split": "forget-cloze"}),
-            Finding(name="relearned", value=after, **known, extra={"curve": curve, "table": {"<b>few</b>": after}}),
+            Finding(name="relearned", value=after, **known, extra={"curve": curve, "ways": {"<b>few</b>": {"probability": after}}}),
             Finding(name="membership-loss", value=0.9 if label == "after" else 0.6, **known, **scores),
         )
     return Findings(audit="tofu", models=models)
@@ -37,6 +37,12 @@ def test_one_line_for_each_model_through_its_points(found):
     heights = {role: [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", re.search(rf'd="([^"]*)" class="line {role}"', drawn)[1])] for role in CURVES}
     for role, curve in CURVES.items():  # 16 is the top of the unit axis (1), 246 its foot (0)
         assert heights[role] == pytest.approx([246 - 230 * value for value in curve.values()], abs=0.06)
+
+
+def test_a_list_is_a_curve_over_blocks():
+    lens = Finding(name="lens-probability", value=0.5, n=4, split="forget", extra={"curve": [0.1, 0.5, 0.2]})
+    (curve,) = curves(Findings(audit="a", models={"after": (lens,)}))
+    assert str(curve.drawing).count('class="mark after"') == 3 and ">2<" in curve.drawing
 
 
 def test_forms_and_tables_of_attacks_are_lines_of_one_heat_map(found):
@@ -68,6 +74,6 @@ def test_nothing_is_drawn_where_nothing_was_tried(trio):
 
 def test_a_broken_curve_is_left_out(found):
     """Findings may come from anywhere: text, a single point or an infinite value is no curve."""
-    for curve in ("text", {"0": 0.1}, {"0": "x", "1": None}, {"0": float("inf"), "1": 0.5}):
+    for curve in ("text", [0.1], {"0": 0.1}, {"0": "x", "1": None}, {"0": float("inf"), "1": 0.5}):
         broken = Finding(name="relearned", value=0.1, n=4, split="forget", extra={"curve": curve})
         assert curves(Findings(audit="a", models={"after": (broken,)})) == []

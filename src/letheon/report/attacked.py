@@ -61,6 +61,7 @@ def curves(findings: Findings) -> list[Curve]:
 
 def _points(finding: Finding) -> list[tuple[str, float]]:
     curve = finding.extra.get("curve")
+    curve = dict(enumerate(curve)) if isinstance(curve, list) else curve  # one value for each block
     if not isinstance(curve, dict) or finite(finding.value) is None:
         return []
     points = [(clean(x, 12), value) for x, y in curve.items() if (value := finite(y)) is not None]
@@ -116,15 +117,20 @@ def heat(findings: Findings) -> Heat | None:
         values = [finite(findings.value(each, finding.name, finding.split)) for each in shown]
         lines.append((clean(finding.split, 60), _cells(values)))
     for finding in mine:
-        table = finding.extra.get("table")
-        for key in table if isinstance(table, dict) else ():
+        for key in _ways(finding):
             others = [findings.get(each, finding.name, finding.split) for each in shown]
-            values = [None if other is None else finite((other.extra.get("table") or {}).get(key)) for other in others]
+            values = [None if other is None else finite(_ways(other).get(key)) for other in others]
             lines.append((clean(f"{measure(finding.name).title}: {key}", 80), _cells(values)))
     if len(lines) < 2:
         return None
     words = f"{measure(names[0]).tests} Darker is more; a line that stays dark in the changed model is a way in."
     return Heat(clean(measure(names[0]).title, 80), words, tuple(clean(each, 40) for each in shown), tuple(lines))
+
+
+def _ways(finding: Finding) -> dict[str, object]:
+    """What an attack that asks in several ways found by each of them."""
+    ways = finding.extra.get("ways")
+    return {key: line.get("probability") for key, line in ways.items() if isinstance(line, dict)} if isinstance(ways, dict) else {}
 
 
 def _cells(values: Sequence[float | None]) -> tuple[tuple[str, int], ...]:
