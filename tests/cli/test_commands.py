@@ -113,7 +113,7 @@ def test_run_and_compare(world, letheon):
     said = letheon("run", "recipe.toml", "-q")
     assert said.code == 0, said.err
     assert said.out.splitlines()[-1] == "runs/one/report.html"
-    assert sorted(os.listdir("runs/one")) == ["findings.json", "metrics.jsonl", "model", "report.html"]
+    assert sorted(os.listdir("runs/one")) == ["findings.json", "metrics.jsonl", "model", "order.jsonl", "report.html"]
     assert os.listdir("runs") == ["one"]
     more = ("--set", "out=runs/two", "--set", "beta=0.4", "--set", "audit.limit=3")
     again = json.loads(letheon("run", "recipe.toml", "-q", "--json", *more).out)

@@ -23,6 +23,9 @@ LEVELS: dict[str, dict[str, Any]] = {  # what `--quick` and `--full` set, as far
     "quick": {"attacks": "none", "gradnorm": False, "limit": 100, "max_new_tokens": 48},
     "full": {"attacks": "all", "limit": None},
 }
+SOME = ("quantised", "relearning", "prompts", "logit-lens", "probing")  # attacks that take seconds
+EVERY = ("sampling", "said-before", "token-search", "soft-prompt", "shadow")
+EVERY += ("ablation", "adapter-removal", "patching", "weights", "concept-traces")
 ATTACKS = ("loss", "zlib", "min-k", "min-k++", "reference")
 
 
@@ -64,9 +67,17 @@ def run_probes(
         probe = load(name, "audit")
         if "probes" in probe.Settings.model_fields:
             raise SettingsError(f"`probes` of `{suite.name()}` names the suite `{name}`", "Name probes such as `probability`")
-        values = settings_of(probe, **shared, **plan.get(probe.name(), {}))
+        limits = _lower(probe, shared) if probe.name() in (*SOME, *EVERY) else shared
+        values = settings_of(probe, **{**limits, **plan.get(probe.name(), {})})
         found += probe(**values).measure(readings, data, run, reference, original)
     return found
+
+
+def _lower(probe: type[Audit], shared: Mapping[str, int | None]) -> dict[str, int | None]:
+    """Limits for an attack: its own, which keep it cheap, or the suite's where these are lower."""
+    fields = probe.Settings.model_fields
+    own = {key: fields[key].default for key in shared if key in fields}
+    return {key: min((value for value in (own[key], shared[key]) if value is not None), default=None) for key in own}
 
 
 class Suite(Audit):
@@ -86,13 +97,19 @@ def tasks(suite: Audit) -> dict[str, dict[str, Any]]:
 
 def other_forms(data: Data) -> tuple[str, ...]:
     """Splits with the facts of the forget split in other forms: `forget-cloze`, `forget-paraphrase`, ..."""
-    return tuple(name for name in data if name.startswith("forget-"))
+    forms = {name: name.removeprefix("forget-") for name in data if name.startswith("forget-")}
+    return tuple(name for name, form in forms.items() if all(row.form == form for row in data[name]))
 
 
 def returned(suite: Audit, retain: str) -> dict[str, dict[str, Any]]:
     """What the suite's settings ask for beside looking: attacks, with the settings that a suite gives them."""
-    some: dict[str, dict[str, Any]] = {"quantised": {"splits": ("forget", retain)}, "relearning": {}}
-    every: dict[str, dict[str, Any]] = {**some, "relearning": {"material": ("forget", "related", "unrelated")}}
+    both = {"splits": ("forget", retain)}
+    some: dict[str, dict[str, Any]] = {"quantised": both, "relearning": {}, "prompts": {}, "logit-lens": both, "probing": {}}
+    every: dict[str, dict[str, Any]] = {
+        **some,
+        "relearning": {"material": ("forget", "related", "unrelated")},
+        **{name: {} for name in EVERY},
+    }
     asked = suite.settings.attacks
     if isinstance(asked, tuple):
         return {name: every.get(name, {}) for name in asked}

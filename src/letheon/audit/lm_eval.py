@@ -60,7 +60,8 @@ class LmEval(Audit):
         for task, metrics in self._scores(readings, run).items():
             for metric, (values, more) in metrics.items():
                 direction = "higher" if more else "lower"
-                found.append(row_finding(self, f"lm-eval-{metric}", task, values, run, direction=direction, why="the metric has no number"))
+                why = "the metric has no number"
+                found.append(row_finding(self, f"lm-eval-{metric}", task, values, run, direction=direction, why=why))
         return found
 
     def _scores(self, readings: Readings, run: Run) -> dict[str, dict[str, tuple[np.ndarray, bool]]]:
@@ -101,7 +102,8 @@ class LmEval(Audit):
         for task, samples in said["samples"].items():
             better = said["higher_is_better"].get(task, {})
             ordered = sorted(samples, key=lambda sample: sample["doc_id"])
-            metrics = [name for name in dict.fromkeys(m for sample in ordered for m in sample["metrics"]) if _is_number(ordered[0].get(name))]
+            names = dict.fromkeys(name for sample in ordered for name in sample["metrics"])
+            metrics = [name for name in names if _is_number(ordered[0].get(name))]
             found[task] = {name: (np.array([float(s[name]) for s in ordered]), better.get(name, True) is not False) for name in metrics}
         return found
 

@@ -164,10 +164,20 @@ def erased(recipe: Recipe, *, force: bool = False, resume: bool = False, progres
         finally:
             run.close()
         after.save(work / "model", replace=True)
-        if (work / "metrics.jsonl").is_file():
-            os.replace(work / "metrics.jsonl", work / "model" / "metrics.jsonl")
+        learned = registry.find(recipe.method.name).role == "adapt"
+        kept_beside(work, work / "model", "metrics.jsonl", *(["order.jsonl"] if learned else []))
         output.place(work / "model", out, replace=replace)
     return out, after
+
+
+def kept_beside(work: Path, model: Path, *names: str) -> None:
+    """Move what a training wrote about itself beside the weights.
+
+    The order of training (digests of its rows) is no part of an erased model: it would tell who holds a row that the row was forgotten.
+    """
+    for name in names:
+        if (work / name).is_file():
+            os.replace(work / name, model / name)
 
 
 def execute(

@@ -18,7 +18,7 @@ from letheon.core.files import whole_folder
 log = logging.getLogger("letheon")
 
 # What letheon writes into an output folder. `--force` removes nothing else.
-PARTS = {"model", "findings.json", "report.html", "metrics.jsonl", "subject", "retrained", "original", "checkpoints"}
+PARTS = {"model", "findings.json", "report.html", "metrics.jsonl", "order.jsonl", "subject", "retrained", "original", "checkpoints"}
 
 
 def check_folder(out: Path, *, force: bool, models: Iterable[Path] = (), inputs: Iterable[Path] = (), parts: Iterable[str] = ()) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -156,8 +157,13 @@ def micro(
         for name, split in (("original", "full"), ("retrained", "kept")):
             began = time.monotonic()
             choice = Choice(name="micro", **settings, split=split)
-            subject = flow.make_subject(choice, rows, Run(seed, dtype=dtype, device=device, progress=not quiet))
+            scratch = work / f"{name}.run"
+            run = Run(seed, scratch, dtype=dtype, device=device, progress=not quiet, checkpoint_every=0)
+            subject = flow.make_subject(choice, rows, run)
+            run.close()
             subject.save(work / name)
+            flow.kept_beside(scratch, work / name, "order.jsonl")
+            shutil.rmtree(scratch)
             seconds = round(time.monotonic() - began, 1)
             found[name] = {"folder": str(out / name), "rows": len(rows[split]), "digest": subject.digest, "seconds": seconds}
     if as_json:

@@ -19,7 +19,6 @@ out. arXiv:2406.11614. Card: conceptvectors.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from typing import Any
 
 import torch
@@ -27,19 +26,18 @@ from torch import Tensor
 
 from letheon.core.batching import Batch, by_length, collate
 from letheon.core.data import Data, Split
-from letheon.core.errors import DataError, MethodError
+from letheon.core.errors import MethodError
 from letheon.core.forward import head_of
 from letheon.core.method import Change
 from letheon.core.products import fast_products
 from letheon.core.run import Run, kept_as_found
 from letheon.core.settings import Field, Settings
 from letheon.core.subject import Subject
-from letheon.maths.concepts import compared, concept_share, concept_zscores
+from letheon.maths.concepts import compared
 
+from ._concepts import Place, concept_words, drowned, noise, vector_scores
 from ._curved import mean_nll
 from ._linears import check_editable, down_projections, finished, matrix
-
-RANDOM = 512  # vectors that show what chance gives
 
 
 class NeedleSettings(Settings):
@@ -74,7 +72,7 @@ class Needle(Change):
         settings = self.settings
         check_editable(subject, self.name())
         data.need("forget", "retain", why="`needle`")
-        words = concept_words(subject, data, settings).to(run.device)
+        words = concept_words(subject, settings.words, data["forget"], data["retain"], settings.lift).to(run.device)
         before, began = subject.digest, time.monotonic()
         after = subject.fork().to(run.device)
         with kept_as_found(after.module), torch.autocast(run.device.type, enabled=False), fast_products(after.module), torch.no_grad():
@@ -95,35 +93,6 @@ class Needle(Change):
         return found
 
 
-def concept_words(subject: Subject, data: Data, settings: NeedleSettings) -> Tensor:
-    """(v,), true on the tokens of the concept.
-
-    Raises:
-        DataError: there is none.
-    """
-    size = head_of(subject.module).weight.shape[0]
-    mask = torch.zeros(size, dtype=torch.bool)
-    tokenizer = subject.encoder.tokenizer
-    if settings.words:
-        texts = [form for word in settings.words for form in (word, f" {word}")]
-        ids = {token for row in tokenizer(texts, add_special_tokens=False)["input_ids"] for token in row}
-    else:
-        forget, retain = (_counts(subject, data[name]) for name in ("forget", "retain"))
-        total = {name: sum(counts.values()) for name, counts in (("forget", forget), ("retain", retain))}
-        rate = settings.lift / total["retain"]
-        ids = {token for token, n in forget.items() if n / total["forget"] >= rate * (retain[token] + 1)}
-    mask[sorted(ids - set(tokenizer.all_special_ids))] = True
-    if not mask.any():
-        raise DataError("No token sets the forget answers apart from the retain answers", "Give `words`, or a lower `lift`")
-    return mask
-
-
-def _counts(subject: Subject, split: Split) -> Counter[int]:
-    """How often each token stands in the answers of a split."""
-    encoded = subject.encoder.encode(split)
-    return Counter(int(token) for i in range(len(split)) for token in encoded.row(i)[encoded.starts[i] :])
-
-
 class _Search:
     """The vectors of one module; a place is (layer name, column)."""
 
@@ -132,17 +101,11 @@ class _Search:
         self.layers = dict(list(down_projections(subject.module).items())[settings.skip :])
         self.embedding = head_of(subject.module).weight.detach().float()
         self.top = max(1, min(settings.top, len(words) // 10))
-        self.scores: dict[tuple[str, int], float] = {}
+        self.scores: dict[Place, float] = {}
 
-    def candidates(self) -> list[tuple[str, int]]:
+    def candidates(self) -> list[Place]:
         """The places with the best scores, best first."""
-        width = self.embedding.shape[1]
-        chance = torch.randn(RANDOM, width, generator=self.run.rng("chance")).to(self.embedding.device)
-        share = concept_share(chance, self.embedding, self.words, self.top)
-        for name, part in self.layers.items():
-            own = concept_share(matrix(part).T.float(), self.embedding, self.words, self.top)
-            for k, score in enumerate(concept_zscores(own, share, self.words, self.top).tolist()):
-                self.scores[name, k] = score
+        self.scores = vector_scores(self.layers, self.embedding, self.words, self.top, self.run)
         best = sorted(self.scores, key=lambda place: -self.scores[place])[: self.settings.candidates]
         good = [place for place in best if self.scores[place] >= self.settings.least]
         if not good:
@@ -151,36 +114,28 @@ class _Search:
             raise MethodError(f"{what}, `least` is {self.settings.least:g}", "Give `words`, or a lower `least`")
         return good
 
-    def checked(self, places: list[tuple[str, int]], batches: dict[str, list[Batch]]) -> list[tuple[str, int]]:
+    def checked(self, places: list[Place], batches: dict[str, list[Batch]]) -> list[Place]:
         """The places whose noise hurts forget answers most and clearly more than retain answers."""
         settings, module = self.settings, self.subject.module
         if not settings.margin:
             return places[: settings.vectors]
         still = {name: mean_nll(module, rows) for name, rows in batches.items()}
-        rises: dict[tuple[str, int], float] = {}
-        for layer, k in places:
-            column = matrix(self.layers[layer])[:, k]
-            kept = column.clone()
-            column += self._noise(layer, k)
-            rise = {name: mean_nll(module, rows) - still[name] for name, rows in batches.items()}
-            column.copy_(kept)
+        rises: dict[Place, float] = {}
+        for place in places:
+            with drowned(self.layers, place, settings.noise, self.run):
+                rise = {name: mean_nll(module, rows) - still[name] for name, rows in batches.items()}
             if rise["forget"] > max(0.0, settings.margin * rise["retain"]):
-                rises[layer, k] = rise["forget"]
+                rises[place] = rise["forget"]
         if not rises:
             what = f"None of {len(places)} vectors hurts forget answers {settings.margin:g} times as much as retain answers"
             raise MethodError(what, "Give a lower `margin`, or more `candidates`")
         return sorted(rises, key=lambda place: -rises[place])[: settings.vectors]
 
-    def _noise(self, layer: str, k: int) -> Tensor:
-        column = matrix(self.layers[layer])[:, k]
-        draw = torch.randn(len(column), generator=self.run.rng("noise", layer, k)).to(column.device)
-        return (self.settings.noise * column.float().square().mean().sqrt() * draw).to(column.dtype)
-
     def ablate(self, layer: str, k: int) -> dict[str, Any]:
         """Add the noise for good; says what the vector was and how little of it is left."""
         column = matrix(self.layers[layer])[:, k]
         before = column.clone()
-        column += self._noise(layer, k)
+        column += noise(column, self.settings.noise, (layer, k), self.run)
         said = (self.embedding @ before.float()).topk(min(8, self.top)).indices.tolist()
         words = self.subject.encoder.tokenizer.convert_ids_to_tokens(said)
         left = compared(before.float(), column.float(), self.embedding, self.embedding, self.top)

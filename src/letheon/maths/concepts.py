@@ -36,3 +36,16 @@ def compared(before: Tensor, after: Tensor, embedding: Tensor, embedding_after: 
     cosine = float(torch.nn.functional.cosine_similarity(one, two, dim=0).clamp(max=1))
     then, now = (set(top_tokens(x[None], e, top)[0].tolist()) for x, e in ((before, embedding), (after, embedding_after)))
     return {"cosine": cosine, "distance": float((one - two).norm()), "jaccard": len(then & now) / len(then | now)}
+
+
+def related(
+    before: Tensor, after: Tensor, embedding: Tensor, embedding_after: Tensor, words: Tensor, top: int
+) -> tuple[float, float] | None:
+    """Of the concept words r that a vector (d,) said, the share it still says, and the number of concept words it says now over |r|.
+
+    None where it said none. `words` (v,) is true on the tokens of the concept.
+    """
+    then, now = (top_tokens(x[None], e, top)[0] for x, e in ((before, embedding), (after, embedding_after)))
+    said = set(then[words[then]].tolist())
+    left = now[words[now]].tolist()
+    return (len(said & set(left)) / len(said), len(left) / len(said)) if said else None

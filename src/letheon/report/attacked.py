@@ -73,10 +73,11 @@ def _curve(split: str, name: str, series: list[Series]) -> Curve:
     title = clean(f"{split} {about.title}".strip(), 80)
     along = about.curve or "step"
     heard = "; ".join(f"{label}: " + ", ".join(f"{x} {number(y, 2)}" for x, y in points) for label, _, points in series)
-    return Curve(title, about.tests, lines(series, x_name=along, y_name=title, unit=about.scale == "unit", title=f"{title} over {along}. {heard}"))
+    drawing = lines(series, x_name=along, unit=about.scale == "unit", title=f"{title} over {along}. {heard}")
+    return Curve(title, about.tests, drawing)
 
 
-def lines(series: Sequence[Series], *, x_name: str, y_name: str, unit: bool, title: str) -> Markup:
+def lines(series: Sequence[Series], *, x_name: str, unit: bool, title: str) -> Markup:
     """One line for each series over places that stand evenly side by side."""
     width, height, left, right, top, bottom = 640.0, 300.0, 64.0, 120.0, 16.0, 54.0
     names = list(dict.fromkeys(x for _, _, points in series for x, _ in points))
@@ -130,7 +131,9 @@ def heat(findings: Findings) -> Heat | None:
 def _ways(finding: Finding) -> dict[str, object]:
     """What an attack that asks in several ways found by each of them."""
     ways = finding.extra.get("ways")
-    return {key: line.get("probability") for key, line in ways.items() if isinstance(line, dict)} if isinstance(ways, dict) else {}
+    if not isinstance(ways, dict):
+        return {}
+    return {key: line.get("probability") for key, line in ways.items() if isinstance(line, dict)}
 
 
 def _cells(values: Sequence[float | None]) -> tuple[tuple[str, int], ...]:
@@ -153,6 +156,7 @@ def sides(findings: Findings) -> Sides | None:
     drawings = []
     for name, values, drawn in (("forget rows", rows, "after"), ("rows never seen", others, "other")):
         heard = f"{name}: {len(values)} scores from {number(min(values))} to {number(max(values))}"
-        drawings.append((f"{name}, {len(values):,}", histogram(values, role=drawn, low=low, high=high, top=most, bins=BINS, title=heard)))
+        drawing = histogram(values, role=drawn, low=low, high=high, top=most, bins=BINS, title=heard)
+        drawings.append((f"{name}, {len(values):,}", drawing))
     words = f"AUC {number(worst.after)}. Scores to the right look more like training data; two heaps that do not overlap give the rows away."
     return Sides(clean(f"{worst.kind} membership attack on {label}", 80), words, tuple(drawings))

@@ -132,9 +132,10 @@ def brought_back(placed: list[Place], findings: Findings, label: str) -> list[Cl
         return []
     first = next((p for p in placed if p.share is not None), tried[0])
     works = sorted((p for p in tried if p.works), key=lambda p: -(p.back or 0))
-    held = [p for p in tried if not p.works]
+    works = [p for i, p in enumerate(works) if p.attack not in [other.attack for other in works[:i]]]
+    held = [p for p in tried if p.attack not in [other.attack for other in works]]
     clauses = []
-    if (first.share or 0) < 0.25 and len(works) == len(tried) > 1:
+    if (first.share or 0) < 0.25 and not held and len(tried) > 1:
         return [Clause("Attacks", f"all {len(tried)} attacks find it too")]
     for place in works:
         verb = "returns" if (place.back or 0) > (first.back or 0) + 0.1 else "is there"
@@ -145,7 +146,7 @@ def brought_back(placed: list[Place], findings: Findings, label: str) -> list[Cl
             text += f", half of it within {steps:.0f} steps"
         clauses.append(Clause("Brought back", f"{text} ({_details_of_attack(place)})"))
     if held:
-        ways = _joined([place.attack for place in held])
+        ways = _joined(list(dict.fromkeys(place.attack for place in held)))
         clauses.append(Clause("Attacks", f"nothing that counts returns {ways}"))
     return clauses
 

@@ -12,7 +12,7 @@ from .text import clean, finite
 BEFORE, AFTER, RETRAINED = "before", "after", "retrained"
 CHANCE = 0.5  # AUC of a coin toss
 NEAR = 0.95  # share of the way from which a measure counts as arrived
-LEAST_GAP = 0.02  # anchors nearer than this, as a share of the scale, cannot tell knowing from not knowing
+LEAST_GAP = 0.05  # anchors nearer than this, as a share of the scale, cannot tell knowing from not knowing
 RETURNS = 0.2  # share of the way that an attack must leave or bring back to count as one that works
 PAST = 0.1  # how far beyond its anchor, as a share of the scale, a measure counts as pushed too far
 
@@ -143,7 +143,9 @@ def _anchor(findings: Findings, label: str, finding: Finding) -> tuple[float | N
             return found, RETRAINED
     if finding.name.startswith(PREFIX):
         return CHANCE, "chance"
-    found = _holdout(findings, label, finding.name)
+    found, chance = _holdout(findings, label, finding.name), finite(finding.extra.get("chance"))
+    if found is None and chance is not None:
+        return chance, "chance"
     return (None, "") if found is None else (found, "rows never seen")
 
 

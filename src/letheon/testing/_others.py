@@ -13,7 +13,7 @@ from letheon.core.readings import Readings
 
 from ._cases import Broken, Case, Injected, left_as_found, need, need_equal_weights, quiet_run, stirred, throw_at_call
 from ._changes import need_same_when_loaded
-from .toys import toy_data, toy_subject
+from .toys import Architecture, toy_data, toy_subject
 
 # Data sources: `tiny` settings that work offline, or `example(folder)`, which writes a small file there and gives settings that read it.
 
@@ -176,10 +176,10 @@ CURATOR = (
 )
 
 
-def _measured(case: Case, data: Data, subject: Any = None, reference: bool = False) -> list[Any]:
+def _measured(case: Case, data: Data, subject: Any = None, reference: bool = False, architecture: Architecture = "llama") -> list[Any]:
     run = quiet_run()
-    other = Readings(toy_subject(seed=1), run) if reference else None
-    return list(case.make().measure(Readings(subject or toy_subject(), run), data, run, other))
+    other = Readings(toy_subject(seed=1, architecture=architecture), run) if reference else None
+    return list(case.make().measure(Readings(subject or toy_subject(architecture=architecture), run), data, run, other))
 
 
 def _need_sound(case: Case, findings: list[Any], what: str) -> None:
@@ -213,7 +213,7 @@ def audit_gives_sound_findings(case: Case) -> None:
 
 def audit_works_on_another_architecture(case: Case) -> None:
     """A model with learned positions, biases and no begin token is measured as well."""
-    found = _measured(case, case.data, toy_subject(architecture="gpt2"), reference=True)
+    found = _measured(case, case.data, reference=True, architecture="gpt2")
     _need_sound(case, found, "on gpt2")
     need(any(one.value is not None for one in found), "nothing has a value")
 

@@ -6,7 +6,7 @@
 
     faithfulness     AUC over seeds: how well the metric tells models that know from models that never knew (arXiv:2506.12618)
     hidden: NAME     share of the way back to the original that the metric sees in a model that only hides: 0 fooled, 1 sees it all
-    relearning       min(1, (r_after - r_before) / (u_after - u_before)): below 1 relearning moves the metric more than it moves the retrain's
+    relearning       min(1, (r_after - r_before) / (u_after - u_before)): below 1 relearning moves it more than it moves the retrain's
     rounding         min(1, u_before / u_after) at 4 bits, both as the share of the way back to the original
 
 u is the npo model, r the retrain. Everything is made from the embedded world, with several seeds.
@@ -137,7 +137,8 @@ def _moved(models: dict[str, Subject], data: Data, run: Run, settings: SelfTestS
 
     said = _plain(data, settings)
     known, _ = halves(data["forget"])
-    attack = make(Choice(name="finetune", split="known", steps=20, learning_rate=1e-3, batch_size=8, schedule="constant", warmup=0.0), "adapt")
+    budget = {"steps": 20, "learning_rate": 1e-3, "batch_size": 8, "schedule": "constant", "warmup": 0.0}
+    attack = make(Choice(name="finetune", split="known", **budget), "adapt")
     rows = Data({"known": Split(known, "known")})
     before = {name: said(models[name], run) for name in ("npo", "yardstick", "knows")}
     after = {name: said(attack.apply(models[name], rows, run), run) for name in ("npo", "yardstick")}

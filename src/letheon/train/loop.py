@@ -28,6 +28,7 @@ from . import checkpoint
 from .feed import Feed, Rows
 from .means import count_of, forget_slope, retain_mean
 from .objective import Objective, TrainSettings
+from .order import write_order
 from .parts import Part, Rule, Sampler, Term
 from .progress import bar
 from .signals import whole_step
@@ -262,6 +263,8 @@ def train(objective: Objective, subject: Subject, data: Data, run: Run) -> Subje
         notes = {**objective.finish(after), **space.finish()}
         for parameter in trainer.parameters:
             parameter.grad = None
+    if run.out is not None and trainer.rank == 0:
+        write_order(run.out, feed, trainer.step, **described, lead=objective.lead)
     after = space.close(after, run)
     after.module.requires_grad_(True).eval()
     notes = {**run.described(), "steps": trainer.step, "seconds": round(time.monotonic() - began, 1), **notes}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from . import basics, returned
+from . import attacks, basics, choices, forms, inside, provenance, returned, tasks, texts
 from ._measure import Measure
 
-FAMILIES = (basics, returned)
+FAMILIES = (basics, choices, attacks, returned, texts, inside, forms, provenance, tasks)
 KNOWN: dict[str, Measure] = {name: about for family in FAMILIES for name, about in family.KNOWN.items()}
