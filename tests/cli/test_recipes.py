@@ -17,7 +17,8 @@ RECIPES = sorted(FOLDER.glob("*.toml"))
 
 
 def test_recipes_are_there():
-    assert [path.stem for path in RECIPES] == ["authors-npo", "own-rows-lora", "tofu-forget10-graddiff", "tofu-forget10-npo"]
+    names = ["authors-npo", "dusk-world", "muse-news", "own-rows-lora", "rwku-person", "tofu-forget10-graddiff", "tofu-forget10-npo"]
+    assert [path.stem for path in RECIPES] == names
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -167,6 +167,27 @@ def test_tuning_never_reads_the_forget_rows_and_goes_on_where_it_was(known, leth
     assert [trial["score"] for trial in again] == [trial["score"] for trial in trials]
 
 
+def test_an_interrupted_trial_is_no_failed_one(known, letheon, monkeypatch):
+    """Ctrl-C in the second trial ends the sweep; the next call tries that trial again."""
+    from letheon.erase.npo import NPO
+
+    calls, apply, loss = [], NPO.apply, NPO.loss
+
+    def stopped(self, subject, batches):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return loss(self, subject, batches)
+
+    monkeypatch.setattr(NPO, "apply", lambda self, subject, data, run: calls.append(1) or apply(self, subject, data, run))
+    monkeypatch.setattr(NPO, "loss", stopped)
+    path = plan(known, TUNED, seeds="[0]", trials=3)
+    said = letheon("sweep", path, "-q")
+    assert said.code == 130 and "Traceback" not in said.err
+    assert [file.name for file in sorted((known / "swept" / "trials" / "npo").iterdir())] == ["0.json"]
+    assert letheon("sweep", path, "-q").code == 0
+    assert all("failed" not in trial for trial in json.loads((known / "swept" / "results.json").read_text())["tuning"]["npo"])
+
+
 @pytest.mark.parametrize(
     ("methods", "sentence"),
     [

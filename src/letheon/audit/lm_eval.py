@@ -41,13 +41,14 @@ class LmEvalSettings(Settings):
 class LmEval(Audit):
     """Scores on tasks of lm-eval."""
 
+    package = "lm_eval"
     Settings, tiny = LmEvalSettings, {"limit": 2}
 
     def __init__(self, **values: Any):
         super().__init__(**values)
         if self.settings.folder is not None and not self.settings.folder.is_dir():
             raise SettingsError(f"There is no folder {self.settings.folder}", "`folder` holds the YAML files of tasks")
-        if self.settings.tasks and find_spec("lm_eval") is None:
+        if self.settings.tasks and find_spec(self.package) is None:
             raise MethodError("Tasks of lm-eval were named, and the package is not installed", "pip install 'letheon[lm-eval]'")
 
     def measure(

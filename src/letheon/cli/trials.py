@@ -140,6 +140,8 @@ class _World:
             after = method.apply(subject, rows, self.run())
             found = yardstick.score(after)
         except LetheonError as error:
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise  # the person stopped, not the method
             return {"score": 0.0, "failed": str(error)}
         seconds = round(time.process_time() - began, 2)
         return {"score": found.score, "forgotten": found.forgotten, "kept": found.kept, "processor_seconds": seconds}

@@ -90,6 +90,7 @@ class Audit(Method):
     """Measures a subject through its readings."""
 
     version: ClassVar[str] = "1"
+    package: ClassVar[str] = ""  # a package of its own that it needs to measure anything
 
     @abstractmethod
     def measure(

@@ -158,5 +158,5 @@ def sides(findings: Findings) -> Sides | None:
         heard = f"{name}: {len(values)} scores from {number(min(values))} to {number(max(values))}"
         drawing = histogram(values, role=drawn, low=low, high=high, top=most, bins=BINS, title=heard)
         drawings.append((f"{name}, {len(values):,}", drawing))
-    words = f"AUC {number(worst.after)}. Scores to the right look more like training data; two heaps that do not overlap give the rows away."
+    words = f"AUC {number(worst.after)}. To the right scores look more like training data; heaps that do not overlap give the rows away."
     return Sides(clean(f"{worst.kind} membership attack on {label}", 80), words, tuple(drawings))
