@@ -8,8 +8,9 @@ import math
 import numpy as np
 import pytest
 
+from letheon.audit._suite import _lower
 from letheon.core.data import Data, Example, Split
-from letheon.core.errors import SettingsError
+from letheon.core.errors import MethodError, SettingsError
 from letheon.core.readings import Readings
 from letheon.core.registry import load, plugins
 from letheon.testing.toys import toy_subject
@@ -215,6 +216,20 @@ def test_utility_names_the_parts_it_lacks(told, run):
 def test_suites_refuse_suites(told, run, tofu_like):
     with pytest.raises(SettingsError, match="names the suite `general`"):
         load("tofu", "audit")(probes=("general",)).measure(told({}), tofu_like, run)
+
+
+def test_an_unknown_attack_shows_when_the_suite_is_made():
+    with pytest.raises(MethodError, match="no audit called `relerning`"):
+        load("general", "audit")(attacks=["quantised", "relerning"])
+
+
+def test_an_attack_keeps_its_own_limits_under_a_larger_one_of_the_suite():
+    """Its own limits keep it cheap; a lower limit of the suite holds for it too, and one of a look is the suite's."""
+    prompts, rouge = load("prompts", "audit"), load("rouge", "audit")
+    for given, wanted in (({"limit": 400, "max_new_tokens": 200}, (60, 64)), ({"limit": 5, "max_new_tokens": 8}, (5, 8)), ({"limit": None, "max_new_tokens": 200}, (60, 64))):
+        found = _lower(prompts, given)
+        assert (found["limit"], found["max_new_tokens"]) == wanted
+    assert _lower(rouge, {"limit": None}) == {"limit": None}
 
 
 BARE = {

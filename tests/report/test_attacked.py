@@ -48,7 +48,7 @@ def test_a_list_is_a_curve_over_blocks():
 def test_forms_and_tables_of_attacks_are_lines_of_one_heat_map(found):
     shown = heat(found)
     assert shown.columns == ("before", "after", "retrained")
-    assert [name for name, _ in shown.lines] == ["forget", "forget-cloze", "relearned probability: <b>few</b>"]
+    assert [name for name, _ in shown.lines] == ["forget", "forget-cloze", "prompt: <b>few</b>"]
     assert shown.lines[1][1] == (("0.80", 80), ("0.50", 50), ("0.10", 10))
 
 

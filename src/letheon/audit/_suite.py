@@ -87,6 +87,8 @@ class Suite(Audit):
         super().__init__(**values)
         for name, settings in tasks(self).items():
             load(name, "audit")(**settings)
+        for name in self.settings.attacks if isinstance(self.settings.attacks, tuple) else ():
+            load(name, "audit")
 
 
 def tasks(suite: Audit) -> dict[str, dict[str, Any]]:

@@ -55,7 +55,8 @@ def normal_float(weight: Tensor, group: int = 64) -> Tensor:
     largest = rows.abs().amax(-1, keepdim=True)
     levels = normal_levels().to(weight.device)
     middle = (levels[1:] + levels[:-1]) / 2
-    return _back(levels[torch.bucketize(rows / largest.where(largest > 0, torch.ones_like(largest)), middle)] * largest, weight)
+    share = (rows / largest.where(largest > 0, torch.ones_like(largest))).contiguous()
+    return _back(levels[torch.bucketize(share, middle)] * largest, weight)
 
 
 def _grouped(weight: Tensor, group: int) -> Tensor:

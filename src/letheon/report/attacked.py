@@ -54,7 +54,7 @@ def curves(findings: Findings) -> list[Curve]:
     for label in labels(findings):
         for finding in findings.models[label]:
             points = _points(finding)
-            if points:
+            if points and "forget" in finding.split:
                 found.setdefault((finding.split, finding.name), []).append((clean(label, 40), role(findings, label), points))
     return [_curve(split, name, series) for (split, name), series in found.items()]
 
@@ -121,7 +121,7 @@ def heat(findings: Findings) -> Heat | None:
         for key in _ways(finding):
             others = [findings.get(each, finding.name, finding.split) for each in shown]
             values = [None if other is None else finite(_ways(other).get(key)) for other in others]
-            lines.append((clean(f"{measure(finding.name).title}: {key}", 80), _cells(values)))
+            lines.append((clean(f"prompt: {key}", 80), _cells(values)))
     if len(lines) < 2:
         return None
     words = f"{measure(names[0]).tests} Darker is more; a line that stays dark in the changed model is a way in."

@@ -29,6 +29,7 @@ KNOWN = {
         "0.5 is chance, 1 is perfect. Form alone may give answers away, so read it against the retrained model.",
         1,
         attack="by a linear probe",
+        curve="block",
     ),
     "probe-seen": Measure(
         "linear probe, seen rows",
@@ -36,6 +37,7 @@ KNOWN = {
         "0.5 is chance, 1 is perfect. It says whether anybody could tell, not what is left: an erasure too can be recognised.",
         1,
         attack="by a linear probe",
+        curve="block",
         derived=True,
     ),
     "patched": Measure(
