@@ -262,6 +262,13 @@ def test_the_front_is_what_nothing_beats_on_both_sides():
     assert front == {"near", "kept"}  # `past` is 0.2 away from the retrained model, `near` 0.05, at equal utility
 
 
+def test_a_row_that_forgot_nothing_is_on_no_front():
+    """It keeps everything, so nothing beats it; but that is no merit."""
+    points = {"idle": [(0.98, 0.9)], "near": [(0.25, 0.5)]}
+    found = results(points) | {"anchors": {"before": {"forget/probability": 1.0}, "retrained": {"forget/probability": 0.2}}}
+    assert {line.label for line in compared(found).lines if line.front} == {"near"}
+
+
 def test_means_and_ends_over_seeds():
     made = compared(results({"a": [(0.2, 0.5), (0.4, 0.7)]}))
     line = next(line for line in made.lines if line.label == "a")

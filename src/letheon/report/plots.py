@@ -87,6 +87,13 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
+def powers(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times the powers of ten from `low` to `high`; powers alone where these are many."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if len(decades) <= 3 else (1,)
+    return [value for k in decades for m in steps if low <= (value := m * 10.0**k) <= high]
+
+
 def bounds(values: Sequence[float], unit: bool) -> tuple[float, float]:
     """The ends of an axis that holds `values`: 0 and 1 for a share, else the values with a little room."""
     if unit and all(0 <= x <= 1 for x in values):
@@ -125,20 +132,31 @@ def strip(marks: Sequence[Mark], *, scale: str, title: str) -> Markup:
 
 
 def tradeoff(
-    marks: Sequence[Mark], *, x_name: str, y_name: str, x_more: int, y_more: int, unit: tuple[bool, bool], x_better: str = "more forgotten"
+    marks: Sequence[Mark],
+    *,
+    x_name: str,
+    y_name: str,
+    x_more: int,
+    y_more: int,
+    unit: tuple[bool, bool],
+    x_better: str = "more forgotten",
+    x_log: bool = False,
 ) -> Markup:
     """Forgetting against retention, with error bars. Right is more forgotten, up is better kept; ticks show the values of the table.
 
-    `x_more` is +1 where a larger value means more forgotten, -1 where a smaller one does; `y_more` likewise for kept.
+    `x_more` is +1 where a larger value means more forgotten, -1 where a smaller one does; `y_more` likewise for kept. With `x_log` the x
+    axis maps powers of ten evenly; all values on it must be above 0.
     """
     width, height, left, right, top, bottom = 640.0, 420.0, 76.0, 24.0, 24.0, 62.0
     xs = [x for m in marks for x in (m.x, m.x_low, m.x_high) if x is not None]
     ys = [y for m in marks for y in (m.y, m.y_low, m.y_high) if y is not None]
     (x_low, x_high), (y_low, y_high) = bounds(xs, unit[0]), _fitted(ys) if unit[1] else bounds(ys, False)
-    x_axis = Axis(x_low, x_high, *((left, width - right) if x_more > 0 else (width - right, left)))
+    if x_log:
+        x_low, x_high = min(xs) / 1.3, max(xs) * 1.3
+    x_axis = Axis(x_low, x_high, *((left, width - right) if x_more > 0 else (width - right, left)), log=x_log)
     y_axis = Axis(y_low, y_high, *((height - bottom, top) if y_more > 0 else (top, height - bottom)))
     parts = []
-    for value in ticks(x_low, x_high):
+    for value in powers(x_low, x_high) if x_log else ticks(x_low, x_high):
         parts += [line(x_axis.at(value), top, x_axis.at(value), height - bottom, "grid")]
         parts += [tag("text", number(value, 2), x=x_axis.at(value), y=height - bottom + 18, text_anchor="middle", class_="tick")]
     for value in ticks(y_low, y_high):

@@ -6,6 +6,7 @@ both better. Means over seeds are compared. Without a retrained model less forge
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ USUAL = (
     "forget/probability", "forget/rouge-l-recall", "forget/truth-ratio", "forget/forget-quality", "/model-utility",
     "retain-check/probability", "forget/membership-loss", "forget/relearned", "forget/probability-int4",
 )  # fmt: skip
+NEAREST = 1e-3  # smaller distances to the retrained model are drawn as this: the axis runs over powers of ten
+MOVED = 0.95  # a row that left more than this of the original's distance forgot nothing, and is on no front
 FORGOTTEN, KEPT = "forget/probability", ("/model-utility", "retain-check/probability", "retain/probability")
 
 
@@ -124,7 +127,10 @@ def compared(results: Mapping[str, Any]) -> Compared:
     retrain = _seconds(rows.get("retrain", ()))
     spreads = {row: {key: _spread(found, key) for key in columns} for row, found in rows.items()}
     points = {row: _point(found, anchors.get("retrained", {})) for row, found in rows.items()}
-    front = _front({row: point for row, point in points.items() if point is not None})
+    knew, never = (finite(anchors.get(label, {}).get(FORGOTTEN)) for label in ("before", "retrained"))
+    start = math.inf if knew is None else abs(knew - (never or 0.0))
+    moved = {row: point for row, point in points.items() if point is not None and point.x.mean < MOVED * start}  # type: ignore[operator]
+    front = _front(moved)
     lines = [
         Line(label, tuple((number(finite(said.get(key))), "") for key in columns) + (("", ""),), False, "anchor")
         for label, said in (("original", anchors.get("before")), ("retrained", anchors.get("retrained"))) if said
@@ -196,9 +202,9 @@ def _drawing(points: Mapping[str, _Point | None], front: set[str]) -> Markup:
         if point is not None:
             shown, role = (clean(row, 28), "after") if row in front else (str(place), "other")
             x, y = point.x, point.y
-            ends = (min(x.values), max(x.values)), (min(y.values), max(y.values))
-            marks.append(Mark(shown, role, x.mean, *ends[0], y.mean, *ends[1]))  # type: ignore[arg-type]
+            away = [max(value, NEAREST) for value in (x.mean, min(x.values), max(x.values))]  # type: ignore[type-var]
+            marks.append(Mark(shown, role, *away, y.mean, min(y.values), max(y.values)))  # type: ignore[arg-type]
     if not marks:
         return Markup("")
     name = "distance of forget probability to the retrained model"
-    return tradeoff(marks, x_name=name, y_name="kept", x_more=-1, y_more=1, unit=(False, True), x_better="nearer")
+    return tradeoff(marks, x_name=name, y_name="kept", x_more=-1, y_more=1, unit=(False, True), x_better="nearer", x_log=True)
