@@ -2,14 +2,16 @@
 
 Erasing that moves every weight a little can be undone by what everybody does before deployment: where the original and the changed weight
 round to the same code, the deployed model is the original one. All weight matrices of the blocks are rounded in groups of `group` inputs;
-embeddings, norms and the output head stay. No data and no training are needed.
+embeddings, norms and the output head stay. No training is needed, and no data but for GPTQ, which sees the first `calibration` rows of
+`retain` (else `retain-check`).
 
     probability-int8, -int4, -nf4   as `probability` (the plain one), of the rounded model; any intN from 2 to 16
+    probability-gptq4, -gptq8       the same with GPTQ: later columns of a weight take up the rounding error of earlier ones
     recovery-int8, ...              R = (m(Q(u)) - m(u)) / max(m(Q(o)) - m(u), eps) of the forget split: 0 nothing returns, 1 all of it
 
 m is the probability, u the audited model, o the original. Read the forget split against the rounded original and the rounded retrain; the
 other splits say what rounding alone does. `bnb-nf4`, `bnb-fp4` (bitsandbytes) and `torchao-int8` round by these libraries where they are
-installed. `extra` holds the value before rounding. arXiv:2410.16454. Card: quantization-attack.
+installed. `extra` holds the value before rounding. arXiv:2410.16454; GPTQ: arXiv:2210.17323. Card: quantization-attack.
 """
 
 from __future__ import annotations
@@ -23,20 +25,23 @@ import torch
 from torch import Tensor
 
 from letheon.core.data import Data, Split
+from letheon.core.errors import DataError
 from letheon.core.findings import Finding
 from letheon.core.forward import unwrapped
 from letheon.core.method import Audit
 from letheon.core.run import Run, kept_as_found
 from letheon.core.settings import Field
 from letheon.core.subject import Subject
+from letheon.erase._linears import linear_layers
 from letheon.maths.quantise import normal_float, rounded
 
+from ._gptq import calibration_rows, round_blocks, why_not
 from ._parts import ProbeSettings, finding, missing, nothing, over_splits, row_finding, toward
 
 if TYPE_CHECKING:
     from letheon.core.readings import Readings
 
-Scheme = Annotated[str, Field(pattern=r"^(int([2-9]|1[0-6])|nf4|bnb-nf4|bnb-fp4|torchao-int8)$")]
+Scheme = Annotated[str, Field(pattern=r"^(int([2-9]|1[0-6])|gptq[48]|nf4|bnb-nf4|bnb-fp4|torchao-int8)$")]
 LEAST = 1e-6  # room below which there is nothing to recover
 BROKEN = 0.9  # share of the rounded original's value on rows to keep, below which rounding itself has done the damage
 
@@ -46,23 +51,24 @@ class QuantisedSettings(ProbeSettings):
 
     schemes: tuple[Scheme, ...] = Field(("int8", "int4", "nf4"), min_length=1, description="ways to round, one probe each")
     group: int = Field(64, ge=1, description="input weights that share a step size")
+    calibration: int = Field(64, ge=1, description="rows to keep that GPTQ takes the inputs of each layer from")
 
 
 class Quantised(Audit):
     """Probability after rounding the weights."""
 
-    Settings, tiny = QuantisedSettings, {"limit": 4, "group": 8, "schemes": ["int4", "nf4"]}
+    Settings, tiny = QuantisedSettings, {"limit": 4, "group": 8, "calibration": 4, "schemes": ["int4", "nf4", "gptq4"]}
     version = "2"
 
     def measure(
         self, readings: Readings, data: Data, run: Run, reference: Readings | None = None, original: Readings | None = None
     ) -> list[Finding]:
         """For each scheme a probability on every split, and the recovery on the forget split."""
-        found = []
+        found, rows = [], calibration_rows(data, self.settings.calibration)
 
         @functools.cache
         def coarse(scheme: str, model: Readings) -> Readings:
-            subject = quantised(model.subject, scheme, self.settings.group)
+            subject = quantised(model.subject, scheme, self.settings.group, rows)
             return type(readings)(subject, run, tokens_per_batch=readings.tokens_per_batch)
 
         def mean(model: Readings, split: Split) -> float:
@@ -70,13 +76,14 @@ class Quantised(Audit):
 
         for scheme in self.settings.schemes:
             name = f"probability-{scheme}"
-            absent = _absent(scheme)
+            absent = why_not(readings.subject.module, rows) if scheme.startswith("gptq") else _absent(scheme)
+            learned = f"{len(rows)} rows of {rows.name}" if scheme.startswith("gptq") and rows is not None else None
 
-            def one(where: str, split: Split, name=name, scheme=scheme, absent=absent) -> list[Finding]:
+            def one(where: str, split: Split, name=name, scheme=scheme, absent=absent, learned=learned) -> list[Finding]:
                 if absent:
                     return [nothing(self, name, absent, where)]
                 values = np.exp(-coarse(scheme, readings).answers(split).nll())
-                extra = {"scheme": scheme, "before_rounding": mean(readings, split)}
+                extra = {"scheme": scheme, "before_rounding": mean(readings, split), "calibrated_on": learned}
                 return [row_finding(self, name, where, values, run, direction=toward(where), why="no answer token to score", **extra)]
 
             probabilities = over_splits(self, data, [name], one)
@@ -122,8 +129,8 @@ def _absent(scheme: str) -> str:
 
 def _rounding(scheme: str, group: int) -> Callable[[Tensor], Tensor]:
     """What a scheme makes of a weight (o, i)."""
-    if scheme.startswith("int"):
-        return functools.partial(rounded, bits=int(scheme[3:]), group=group)
+    if scheme.startswith(("int", "gptq")):
+        return functools.partial(rounded, bits=int(scheme.removeprefix("int").removeprefix("gptq")), group=group)
     if scheme == "nf4":
         return functools.partial(normal_float, group=group)
     if scheme.startswith("bnb"):
@@ -146,18 +153,36 @@ def _rounding(scheme: str, group: int) -> Callable[[Tensor], Tensor]:
 
 
 @torch.no_grad()
-def quantised(subject: Subject, scheme: str, group: int = 64) -> Subject:
-    """A copy with rounded weight matrices; adapters are merged first, or the attack would miss them."""
+def quantised(subject: Subject, scheme: str, group: int = 64, calibration: Split | None = None) -> Subject:
+    """A copy with rounded weight matrices; adapters are merged first, or the attack would miss them.
+
+    Args:
+        subject: the model, left as it is.
+        scheme: one of the names in the setting `schemes`.
+        group: input weights that share a step size.
+        calibration: rows that GPTQ takes the inputs of each layer from; the other schemes need none.
+
+    Raises:
+        DataError: GPTQ has no rows, or one that is longer than the context.
+        SubjectError: GPTQ finds no blocks of ordinary linear layers, or inputs that are not finite.
+    """
+    by_columns = scheme.startswith("gptq")
+    if by_columns and not calibration:
+        raise DataError(f"`{scheme}` needs rows to calibrate on", "Give rows that are not about what was forgotten")
     with kept_as_found(subject.module):
         copy = Subject(subject.module, subject.encoder, subject.lineage, subject.name).fork()
     module = copy.module.merge_and_unload() if hasattr(copy.module, "merge_and_unload") else copy.module
-    head, coarse = unwrapped(module).get_output_embeddings(), _rounding(scheme, group)
+    coarse, apart = _rounding(scheme, group), {unwrapped(module).get_output_embeddings()}
+    if by_columns:
+        apart.update(linear_layers(module, "all").values())
     for part in unwrapped(module).modules():
         weight = getattr(part, "weight", None)
-        if part is head or not isinstance(weight, torch.Tensor) or weight.ndim != 2 or isinstance(part, torch.nn.Embedding):
+        if part in apart or not isinstance(weight, torch.Tensor) or weight.ndim != 2 or isinstance(part, torch.nn.Embedding):
             continue
         if type(part).__name__ == "Conv1D":  # its inputs are the first dimension
             weight.copy_(coarse(weight.t()).t())
         elif weight.is_floating_point():
             weight.copy_(coarse(weight))
+    if by_columns:
+        round_blocks(module, subject.encoder, calibration, int(scheme[4:]), group)
     return Subject(module, subject.encoder, subject.lineage, f"{subject.name}, {scheme}")

@@ -6,6 +6,8 @@ from ._measure import Measure
 
 _SCHEMES = {
     **{f"int{bits}": f"{bits}-bit weights" for bits in range(2, 17)},
+    "gptq4": "4-bit weights (GPTQ)",
+    "gptq8": "8-bit weights (GPTQ)",
     "nf4": "nf4 weights",
     "bnb-nf4": "nf4 weights (bitsandbytes)",
     "bnb-fp4": "fp4 weights (bitsandbytes)",
