@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install test demo bench check-clean
+.PHONY: install test demo bench audit check-clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -22,3 +22,12 @@ test: install
 
 bench: install
 	$(BIN)/python benchmarks/run.py
+
+# Known faults of the pinned packages, in an environment of its own. Where no database can be reached it says so and does not fail.
+AUDIT := $(VENV)/audit
+audit:
+	@test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install --quiet pip-audit; }
+	@$(AUDIT)/bin/pip-audit -r constraints.txt --no-deps --disable-pip --progress-spinner off > $(AUDIT)/said 2>&1; code=$$?; \
+		if grep -q "ConnectionError\|ServiceError\|Max retries" $(AUDIT)/said; then \
+			echo "audit: the database of known faults cannot be reached; nothing was checked"; exit 0; \
+		fi; cat $(AUDIT)/said; exit $$code

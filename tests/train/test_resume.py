@@ -12,6 +12,7 @@ import torch
 from letheon.core.errors import RunError
 from letheon.core.run import Run
 from letheon.testing.toys import toy_data, toy_subject
+from letheon.train import sharding
 from letheon.train.signals import whole_step
 
 from .plain import Ascent
@@ -82,6 +83,35 @@ def test_an_interrupt_is_neither_lost_nor_raised_early():
         os.kill(os.getpid(), signal.SIGINT)
         done.append(1)
     assert done == [1] and signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_request_to_end_waits_too():
+    before, done = signal.signal(signal.SIGTERM, signal.default_int_handler), []
+    try:
+        with pytest.raises(KeyboardInterrupt), whole_step():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append(1)
+        assert done == [1] and signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_an_interrupt_after_the_rule_has_moved_and_before_the_weights_have(tmp_path, monkeypatch):
+    """The checkpoint then holds the multiplier of the last whole step, which belongs to its weights."""
+    rule, calls, norm = {"rule": "primal-dual:start_rows=8"}, [], sharding.norm
+
+    def interrupted(gradients):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return norm(gradients)
+
+    monkeypatch.setattr(sharding, "norm", interrupted)
+    with pytest.raises(RunError, match="Interrupted after step 2 of 5"):
+        stopped(Ascent, tmp_path, **rule)
+    monkeypatch.undo()
+    after = Ascent(steps=5, learning_rate=1e-3, **rule).apply(toy_subject(), toy_data(), run(out=tmp_path, resume=True))
+    assert after.digest == whole(**rule).digest
 
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"steps": 6}, {"beta": 0.8}, {"subject": 1}, {"dtype": "bfloat16"}], ids=lambda o: next(iter(o)))

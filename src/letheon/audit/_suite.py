@@ -83,7 +83,7 @@ def _lower(probe: type[Audit], shared: Mapping[str, int | None]) -> dict[str, in
 class Suite(Audit):
     """Base of suites: a part that cannot run shows when the suite is made, not after minutes of measuring."""
 
-    def __init__(self, **values: Any):
+    def __init__(self, /, **values: Any):
         super().__init__(**values)
         for name, settings in tasks(self).items():
             load(name, "audit")(**settings)

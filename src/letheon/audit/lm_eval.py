@@ -44,7 +44,7 @@ class LmEval(Audit):
     package = "lm_eval"
     Settings, tiny = LmEvalSettings, {"limit": 2}
 
-    def __init__(self, **values: Any):
+    def __init__(self, /, **values: Any):
         super().__init__(**values)
         if self.settings.folder is not None and not self.settings.folder.is_dir():
             raise SettingsError(f"There is no folder {self.settings.folder}", "`folder` holds the YAML files of tasks")

@@ -61,7 +61,7 @@ class Relearning(Audit):
     Settings = RelearningSettings
     tiny = {"steps": [1, 2], "learning_rates": [1e-3], "batch_size": 2, "limit": 8, "material": ["forget", "related"]}
 
-    def __init__(self, **values: Any):
+    def __init__(self, /, **values: Any):
         super().__init__(**values)
         self._attack(self.settings.learning_rates[0])  # a wrong part shows now
 

@@ -39,11 +39,16 @@ def pair(people: int, run: Run, model: dict[str, Any] | None = None) -> tuple[Da
 
 def show(out: Path, *, people: int, seed: int, progress: bool) -> dict[str, Any]:
     """Run the demo; returns what was made and how long each part took, in seconds."""
+    output.check_folder(out, force=True, parts=PARTS)
+    with output.claimed(out):
+        return _shown(out, people, seed, progress)
+
+
+def _shown(out: Path, people: int, seed: int, progress: bool) -> dict[str, Any]:
     from letheon import api
     from letheon.core.run import Run
     from letheon.report import compare as comparison
 
-    output.check_folder(out, force=True, parts=PARTS)
     began = time.monotonic()
     run = Run(seed, cache=out / "readings", progress=progress)
     data, original, retrained = pair(people, run)

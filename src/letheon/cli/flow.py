@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from letheon.core import registry
+from letheon.core import processes, registry
 from letheon.core.data import Data
 from letheon.core.errors import DataError, MethodError, SubjectError
 from letheon.core.settings import Choice
@@ -134,28 +136,44 @@ def _waiting(what: str, shown: bool) -> Iterator[None]:
         yield
 
 
-def _checked(recipe: Recipe, *, force: bool, resume: bool) -> tuple[Path, bool]:
-    """The output folder and whether it is to be replaced, once everything that is cheap to check has been checked."""
+@contextlib.contextmanager
+def _claimed(recipe: Recipe, *, force: bool, resume: bool) -> Iterator[tuple[Path, bool]]:
+    """The output folder, ours inside the block, and whether it is to be replaced, once all that is cheap to check has been checked."""
     out = Path(recipe.out)
     models = [Path(str(c.settings["path"])) for c in (recipe.subject, recipe.retrained) if c is not None and "path" in c.settings]
     inputs = [Path(str(value)) for value in recipe.data.settings.values() if isinstance(value, str)]
-    existing = [[path for path in paths if path.exists()] for paths in (models, inputs)]
-    replace = output.check_folder(out, force=force, models=existing[0], inputs=existing[1])
-    output.check_work(out, force=force, resume=resume)
+    existing = [[path for path in paths if os.path.exists(path)] for paths in (models, inputs)]
+    check = functools.partial(output.check_folder, out, force=force, models=existing[0], inputs=existing[1])
     parts = ((recipe.subject, "subjects"), (recipe.data, "data"), (recipe.method, None), (recipe.select, "select"), (recipe.audit, "audit"))
-    for choice, role in parts:
-        if choice is not None:
-            registry.find(choice.name, role)
-    return out, replace
+    processes.join(cpu=recipe.device == "cpu")
+    with contextlib.ExitStack() as held:
+        with processes.agreed() as here:
+            here.value = processes.first() and check()
+            for choice, role in parts:
+                if choice is not None:
+                    registry.find(choice.name, role)
+            if processes.first():
+                held.enter_context(output.claimed(out, force=force, resume=resume))
+                here.value = check()  # again: the process that was here before may have put something there
+        yield out, here.all[0]
+
+
+def _working(out: Path, *, resume: bool) -> contextlib.AbstractContextManager[Path]:
+    """The folder to work in; the first of several processes keeps it, and they all know of it."""
+    return output.working(out, resume=resume) if processes.first() else contextlib.nullcontext(output.work_folder(out))
 
 
 def erased(recipe: Recipe, *, force: bool = False, resume: bool = False, progress: bool = True) -> tuple[Path, Subject]:
     """Change a model and save it as an ordinary Hugging Face folder, with `metrics.jsonl` beside the weights."""
-    out, replace = _checked(recipe, force=force, resume=resume)
+    with _claimed(recipe, force=force, resume=resume) as (out, replace):
+        return out, _erased(recipe, out, replace, resume, progress)
+
+
+def _erased(recipe: Recipe, out: Path, replace: bool, resume: bool, progress: bool) -> Subject:
     data, method, selection = load_data(recipe.data), make_change(recipe.method), Selection(recipe.select)
     check_kept(method, data)
     before = make_subject(recipe.subject, data, make_run(recipe, None, progress=progress))
-    with output.working(out, resume=resume) as work:
+    with _working(out, resume=resume) as work:
         run = make_run(recipe, work, resume=resume, progress=progress)
         try:
             given = selection.given(windowed(data, before, recipe.window), before, run)
@@ -163,36 +181,42 @@ def erased(recipe: Recipe, *, force: bool = False, resume: bool = False, progres
             after = selection.noted(method.apply(before, given, run))
         finally:
             run.close()
+        if not processes.first():
+            return after
         after.save(work / "model", replace=True)
         learned = registry.find(recipe.method.name).role == "adapt"
         kept_beside(work, work / "model", "metrics.jsonl", *(["order.jsonl"] if learned else []))
         output.place(work / "model", out, replace=replace)
-    return out, after
+    return after
 
 
 def kept_beside(work: Path, model: Path, *names: str) -> None:
-    """Move what a training wrote about itself beside the weights.
+    """Put what a training wrote about itself beside the weights.
 
     The order of training (digests of its rows) is no part of an erased model: it would tell who holds a row that the row was forgotten.
     """
     for name in names:
         if (work / name).is_file():
-            os.replace(work / name, model / name)
+            shutil.copyfile(work / name, model / name)
 
 
 def execute(
     recipe: Recipe, *, force: bool = False, resume: bool = False, progress: bool = True, command: str = ""
 ) -> tuple[Path, Findings | None]:
     """A whole recipe: `out/model` and `out/metrics.jsonl`, and with an audit `out/findings.json` and `out/report.html`."""
+    with _claimed(recipe, force=force, resume=resume) as (out, replace):
+        return out, _executed(recipe, out, replace, resume, progress, command)
+
+
+def _executed(recipe: Recipe, out: Path, replace: bool, resume: bool, progress: bool, command: str) -> Findings | None:
     from letheon import api
 
-    out, replace = _checked(recipe, force=force, resume=resume)
     data, method, selection = load_data(recipe.data), make_change(recipe.method), Selection(recipe.select)
     check_kept(method, data)
     if recipe.audit is not None:
         registry.make(recipe.audit, "audit")  # a wrong setting shows now, not after the training
     findings = None
-    with output.working(out, resume=resume) as work:
+    with _working(out, resume=resume) as work:
         run = make_run(recipe, work, resume=resume, progress=progress)
         try:
             before = make_subject(recipe.subject, data, _stage(run, "subject"))
@@ -202,17 +226,20 @@ def execute(
             cost = {"seconds": time.perf_counter() - began[0], "processor_seconds": time.process_time() - began[1]}
         finally:
             run.close()
+        retrained = make_subject(recipe.retrained, data, _stage(run, "retrained")) if recipe.retrained and recipe.audit else None
+        if not processes.first():
+            return None
         after.save(work / "model", replace=True)
         if recipe.audit is not None:
-            retrained = make_subject(recipe.retrained, data, _stage(run, "retrained")) if recipe.retrained else None
             context = {"command": command, "recipe": recipe.model_dump(mode="json")}
             context["cost"] = {clock: round(seconds, 2) for clock, seconds in cost.items()}
             models = {"before": before, "after": after, "retrained": retrained}
-            findings = audited(recipe.audit, models, selection.seen(windowed(data, after, recipe.window)), run, context)
+            with processes.alone():
+                findings = audited(recipe.audit, models, selection.seen(windowed(data, after, recipe.window)), run, context)
             findings.save(work / "findings.json")
             api.report(findings).save(work / "report.html")
         output.place(work, out, replace=replace)
-    return out, findings
+    return findings
 
 
 def _stage(run: Run, name: str) -> Run:

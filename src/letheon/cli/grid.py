@@ -189,6 +189,6 @@ def read(path: str | Path, assignments: Iterable[str] = ()) -> Sweep:
         raise DataError(f"There is no sweep {path}", "Sweeps are TOML files, see the folder `recipes`")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, a number of thousands of digits, or nested too deeply
         raise DataError(f"{path} is not a TOML file: {error}") from error
     return parse_settings(Sweep, merged(values, assignments), f"sweep {path.name}")

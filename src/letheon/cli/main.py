@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 
 import typer
 
+from letheon.core import processes
 from letheon.core.errors import LetheonError
 
 from . import look, results, sweep, work
@@ -35,6 +36,7 @@ for function in (look.methods, look.show, look.check, look.new):
     app.command()(function)
 # typer has brought its own copy of click since 0.26; both raise a class of this name for wrong use.
 _Usage = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
+SHARED = ("erase", "run")  # commands whose work several processes share
 _LOUD = ("transformers", "accelerate", "httpx", "filelock", "absl")  # their warnings say nothing that letheon does not say itself
 
 
@@ -54,30 +56,58 @@ def options(version: bool = typer.Option(False, "--version", callback=_version, 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Every error that letheon raises on purpose becomes one sentence on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    with _settled(arguments, process=argv is None):
+    with _settled(arguments, process=argv is None), _shared(arguments) as ours:
         try:
-            code = app(arguments or ["--help"], prog_name="letheon", standalone_mode=False)
+            code = app(arguments or ["--help"], prog_name="letheon", standalone_mode=False) if ours else 0
             sys.stdout.flush()
         except LetheonError as error:
-            say("error", str(error))
+            _tell(str(error))
             return 130 if isinstance(error.__context__, KeyboardInterrupt) else 2
         except _Usage as error:
-            say("error", _usage(error))
+            _tell(_usage(error))
             return 2
         except (KeyboardInterrupt, typer.Abort):
             code = 130
         except BrokenPipeError:  # the reader of our output has gone: `letheon methods | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
+        except OSError as error:  # a name that is too long, a disk that is gone: the machine says no, and nothing is wrong with letheon
+            name = f" `{str(error.filename)[:200]}`" if error.filename else ""
+            _tell(f"The system refuses{name}: {error.strerror or error}")
+            return 2
         except (MemoryError, RuntimeError) as error:
             signs = ("out of memory", "can't allocate memory")  # how torch says it on a GPU and on a CPU
             if not isinstance(error, MemoryError) and not any(sign in str(error).lower() for sign in signs):
                 raise
-            say("error", "Out of memory. Lower `--set tokens_per_batch=...`, or train fewer weights with `--set parameters=lora`")
+            _tell("Out of memory. Lower `--set tokens_per_batch=...`, or train fewer weights with `--set parameters=lora`")
             return 2
         if code == 130:
-            say("error", "Interrupted")
+            _tell("Interrupted")
         return code if isinstance(code, int) else 0
+
+
+def _tell(message: str) -> None:
+    """The error on stderr; of several processes that all end for the same reason, one says so."""
+    if processes.speaks():
+        say("error", message)
+
+
+@contextlib.contextmanager
+def _shared(arguments: list[str]) -> Iterator[bool]:
+    """Whether this process has something to do. Only the first of several prints, and it does alone what cannot be shared."""
+    name = next((part for part in arguments if not part.startswith("-")), "")
+    if processes.size() == 1:
+        yield True
+    elif name not in SHARED:
+        if processes.first():
+            say("warning", f"`letheon {name}` is not shared by processes: the first one does all of it")
+        with processes.alone() if processes.first() else contextlib.nullcontext():
+            yield processes.first()
+    elif processes.first():
+        yield True
+    else:
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+            yield True
 
 
 def _usage(error: Exception) -> str:

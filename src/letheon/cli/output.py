@@ -1,11 +1,13 @@
 """Where results go: refused before any work is done, worked on beside their place, and whole or absent in it.
 
-A run works in `OUT.run`; at its end the result stands in `OUT` in one step. A folder that stays at `OUT.run` holds an interrupted run.
+A run works in `OUT.run`, which it holds for itself; at its end the result stands in `OUT` in one step. A folder that stays at `OUT.run`
+holds an interrupted run.
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import logging
 import os
 import shutil
@@ -14,6 +16,8 @@ from pathlib import Path
 
 from letheon.core.errors import RunError, SettingsError
 from letheon.core.files import whole_folder
+
+from . import lock
 
 log = logging.getLogger("letheon")
 
@@ -35,6 +39,7 @@ def check_folder(out: Path, *, force: bool, models: Iterable[Path] = (), inputs:
     Raises:
         RunError: as above.
     """
+    check_name(out)
     place = _real(out)
     for model in map(_real, models):
         if place == model or model in place.parents:
@@ -61,6 +66,7 @@ def check_file(path: Path | None, option: str, *, force: bool) -> None:
     """Refuse an output file that exists or cannot be written, before any work is done."""
     if path is None:
         return
+    check_name(path)
     if path.is_dir():
         raise RunError(f"{path} is a folder, and `{option}` takes a file", f"For example `{option} {path / 'report.html'}`")
     _check_writable(path)
@@ -70,6 +76,18 @@ def check_file(path: Path | None, option: str, *, force: bool) -> None:
 
 def _real(path: Path) -> Path:
     return Path(path).expanduser().resolve()
+
+
+def check_name(path: Path) -> None:
+    """Refuse a name that no file or folder of ours can have."""
+    if not Path(os.path.abspath(path)).name:
+        raise RunError(f"{path} is the root of the file system", "Choose a folder below it")
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:  # too long, or with a null character in it
+        raise RunError(f"{str(path)[:200]!r} cannot be used: {getattr(error, 'strerror', None) or error}", "Choose another name") from error
 
 
 def _check_writable(path: Path) -> None:
@@ -99,51 +117,95 @@ def saved(work: Path) -> bool:
     return any(work.glob("checkpoints/step-*")) or any(work.glob("*/checkpoints/step-*"))
 
 
-def check_work(out: Path, *, force: bool, resume: bool) -> None:
-    """Refuse to start over an interrupted run without being told which way to go."""
-    work = work_folder(out)
+def pieces(folder: Path, name: str | None = None) -> list[Path]:
+    """What processes that were killed had begun to write, here or below: names such as `.model.k3x8qa_2.tmp`.
+
+    Args:
+        name: only pieces of the file or folder of this name, which stand in `folder` itself.
+    """
+    return list(folder.rglob(".*.????????.tmp") if name is None else folder.glob(f".{glob.escape(name)}.????????.tmp"))
+
+
+def sweep_up(folder: Path, name: str | None = None) -> None:
+    """Remove such pieces."""
+    for piece in pieces(folder, name):
+        _remove(piece)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def claimed(out: Path, *, force: bool = False, resume: bool = False) -> Iterator[None]:
+    """Hold the place of the run for `out` inside the block.
+
+    Raises:
+        RunError: another process holds it, or it holds an interrupted run and nobody said which way to go.
+        SettingsError: both ways were given.
+    """
     if force and resume:
         raise SettingsError("`--resume` goes on and `--force` starts anew", "Give one of them")
-    if work.exists() and not (force or resume):
-        raise RunError(f"{work} holds an interrupted run", "Give `--resume` to go on, or `--force` to start anew")
-    if work.exists() and force:
-        _check_ours(work, PARTS)
+    work = work_folder(out)
+    with lock.alone(work, out):
+        sweep_up(work.parent, Path(os.path.abspath(out)).name)
+        sweep_up(work)
+        begun = any(path.name != lock.NAME for path in work.iterdir()) if work.exists() else False
+        if begun and not (force or resume):
+            raise RunError(f"{work} holds an interrupted run", "Give `--resume` to go on, or `--force` to start anew")
+        if begun and force:
+            _check_ours(work, {*PARTS, lock.NAME})
+        yield
 
 
 @contextlib.contextmanager
 def working(out: Path, *, resume: bool) -> Iterator[Path]:
-    """The folder to work in. After a failure it stays if there is something to go on from, and is removed otherwise."""
+    """The folder to work in, which is claimed. After a failure it keeps what there is to go on from, and is empty otherwise."""
     work = work_folder(out)
-    if work.exists() and not (resume and saved(work)):
-        shutil.rmtree(work)
-    if resume and not work.exists():
-        log.warning("There is nothing to resume for %s: starting at the beginning", out)
+    if not (resume and saved(work)):
+        if resume:
+            log.warning("There is nothing to resume for %s: starting at the beginning", out)
+        empty(work)
     for metrics in [*work.glob("metrics.jsonl"), *work.glob("*/metrics.jsonl")]:
         if not any((metrics.parent / "checkpoints").glob("step-*")):
             metrics.unlink()  # steps before the first checkpoint are taken again and will write their lines again
-    made = [folder for folder in work.parents if not folder.exists()]
     try:
         yield work
     except BaseException as error:
         if not saved(work):
-            shutil.rmtree(work, ignore_errors=True)
-            for folder in made:
-                with contextlib.suppress(OSError):  # somebody else has put something there
-                    folder.rmdir()
+            empty(work)
         elif isinstance(error, KeyboardInterrupt):
             log.warning("%s holds all that was done: go on with `--resume`", work)
         raise
-    shutil.rmtree(work, ignore_errors=True)
+    empty(work)
+
+
+def empty(work: Path) -> None:
+    """Remove everything but the lock."""
+    for part in list(work.iterdir()) if work.exists() else ():
+        if part.name != lock.NAME:
+            _remove(part)
 
 
 def place(folder: Path, out: Path, *, replace: bool) -> None:
-    """Move what `folder` holds to `out`, whole or not at all; checkpoints have served and stay behind."""
+    """Put what `folder` holds in `out`, whole or not at all; checkpoints have served and stay behind.
+
+    Nothing is taken from `folder`, so that a run that is killed here goes on from all that it had.
+    """
     with whole_folder(out, replace=replace) as work:
-        for part in sorted(folder.iterdir()):
-            if part.name != "checkpoints":
-                os.replace(part, work / part.name)
-        for inner in work.glob("*/checkpoints"):
-            shutil.rmtree(inner)
+        behind = shutil.ignore_patterns("checkpoints", lock.NAME)
+        shutil.copytree(folder, work, copy_function=_linked, ignore=behind, dirs_exist_ok=True)
         for inner in work.iterdir():
             if inner.is_dir() and not any(inner.iterdir()):
                 inner.rmdir()
+
+
+def _linked(source: str, target: str) -> None:
+    """The same file under a second name; a copy where the file system has no such names."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

@@ -80,6 +80,6 @@ def read(path: str | Path, assignments: Iterable[str] = ()) -> Recipe:
         raise DataError(f"There is no recipe {path}", hint)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, a number of thousands of digits, or nested too deeply
         raise DataError(f"{path} is not a TOML file: {error}") from error
     return parse_settings(Recipe, merged(values, assignments, inside="method"), f"recipe {path.name}")

@@ -19,11 +19,12 @@ import typer
 
 from letheon.core.errors import LetheonError, MethodError, RunError
 
+from . import lock, output
 from .grid import Axes, Cell, Sweep, axes, cells, read, recipe
 from .options import Force, Json, Quiet, Sets, print_json, print_rich, quiet_if
 
 log = logging.getLogger("letheon")
-MADE = ("original", "retrained", "cells", "trials", "results.json", "table.md", "sweep.html", "tuning.json")
+MADE = ("original", "retrained", "cells", "trials", "results.json", "table.md", "sweep.html", "tuning.json", lock.NAME)
 
 
 def sweep(
@@ -57,13 +58,22 @@ def swept(plan: Sweep, *, force: bool = False, progress: bool = True) -> dict[st
         LetheonError: the file, a method or a setting is wrong, before anything is run.
         RunError: a worker was killed, or the folder holds something else.
     """
-    from letheon.core.files import write_text
-    from letheon.report import sweep as page
-
     out = Path(plan.out)
     methods = axes(plan)
     _checked(plan, methods)
-    _ready(out, force=force)
+    _check_folder(out)
+    with lock.alone(out, out):
+        output.sweep_up(out)
+        if force:
+            output.empty(out)
+        return _all(plan, methods, out, progress)
+
+
+def _all(plan: Sweep, methods: list[Axes], out: Path, progress: bool) -> dict[str, Any]:
+    """Every cell, and the table and page at the end."""
+    from letheon.core.files import write_text
+    from letheon.report import sweep as page
+
     plan = _with_models(plan, progress=progress)
     chosen, tuning = _chosen(plan, methods, progress=progress)
     jobs = cells(plan, chosen)
@@ -102,17 +112,17 @@ def _checked(plan: Sweep, methods: list[Axes]) -> None:
         flow.make_change(Choice(**one.fixed))
 
 
-def _ready(out: Path, *, force: bool) -> None:
-    """An empty folder, or one that a sweep has left."""
+def _check_folder(out: Path) -> None:
+    """Refuse what is neither an empty folder nor one that a sweep has left."""
+    output.check_name(out)
     if not out.exists():
         return
     if not out.is_dir():
         raise RunError(f"{out} is a file, and the output of a sweep is a folder", "Choose another `out`")
-    strange = [path.name for path in out.iterdir() if path.name.removesuffix(".run") not in MADE]
+    pieces = set(output.pieces(out))
+    strange = [path.name for path in out.iterdir() if path.name.removesuffix(".run") not in MADE and path not in pieces]
     if strange:
         raise RunError(f"{out} holds things that a sweep did not write, first `{strange[0]}`", "Choose another `out`")
-    if force:
-        shutil.rmtree(out)
 
 
 def _with_models(plan: Sweep, *, progress: bool) -> Sweep:
@@ -217,12 +227,13 @@ def _findings(cell: Cell) -> Any:
     """
     from letheon.core.findings import Findings
 
-    from . import flow, output
+    from . import flow
 
     if (cell.folder / "findings.json").is_file():
         findings = Findings.load(cell.folder)
         if findings.context.get("recipe") != cell.recipe.model_dump(mode="json"):
             raise RunError(f"{cell.folder} is a cell of another sweep", "Give `--force` to start anew, or another `out`")
+        shutil.rmtree(output.work_folder(cell.folder), ignore_errors=True)  # there is one if the process was killed at the very end
         return findings
     work = output.work_folder(cell.folder)
     stopped = work.is_dir()

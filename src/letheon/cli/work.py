@@ -153,7 +153,7 @@ def micro(
     flow.registry.make(Choice(name="micro", **settings), "subjects")  # a wrong setting shows before the data is read
     rows = flow.load_data(source)
     found: dict[str, Any] = {}
-    with whole_folder(out, replace=replace) as work:
+    with output.claimed(out), whole_folder(out, replace=replace) as work:
         for name, split in (("original", "full"), ("retrained", "kept")):
             began = time.monotonic()
             choice = Choice(name="micro", **settings, split=split)

@@ -27,7 +27,7 @@ class Method(ABC):
     Settings: ClassVar[type[Settings]] = Settings
     tiny: ClassVar[dict[str, Any]] = {}
 
-    def __init__(self, **values: Any):
+    def __init__(self, /, **values: Any):
         self.settings: Any = parse_settings(self.Settings, values, self.name())
 
     @classmethod

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import torch
 
+from . import processes
 from .errors import RunError
 from .files import disk_faults, write_text
 
@@ -56,14 +57,14 @@ class Run:
             raise RunError(f"`seed` must be a whole number of 0 or more, got {seed!r}")
         if dtype not in ("auto", "float32", "bfloat16", "float16"):
             raise RunError(f"`dtype` must be auto, float32, bfloat16 or float16, got {dtype!r}")
-        self.seed, self.dtype, self.resume, self.progress = seed, dtype, resume, progress
+        self.seed, self.dtype, self.resume, self.progress = seed, dtype, resume, progress and processes.first()
         self.out = None if out is None else Path(out)
         self.cache = None if cache is None else Path(cache)
         self.trackers = tuple(trackers)
         self.checkpoint_every = checkpoint_every if out is not None else 0
         self._device = device
         self._metrics: Any = None
-        if self.out is not None:
+        if self.out is not None and processes.first():
             with disk_faults(self.out):
                 self.out.mkdir(parents=True, exist_ok=True)
             if not os.access(self.out, os.W_OK):
@@ -86,6 +87,7 @@ class Run:
         """The accelerate object that knows processes and devices; made on first use."""
         from accelerate import Accelerator
 
+        self.join()
         return Accelerator(
             cpu=self._device == "cpu",
             log_with=list(self.trackers) or None,
@@ -95,12 +97,16 @@ class Run:
     @property
     def distributed(self) -> bool:
         """Whether this process is one of several started together."""
-        return int(os.environ.get("WORLD_SIZE", "1")) > 1
+        return processes.size() > 1
+
+    def join(self) -> None:
+        """Meet the other processes, where there are any."""
+        processes.join(cpu=self._device == "cpu")
 
     @functools.cached_property
     def device(self) -> torch.device:
         """The device of this process."""
-        if self._device not in ("auto", "cpu"):
+        if self._device not in ("auto", "cpu") and not (self._device == "cuda" and self.distributed):
             try:
                 torch.empty(1, device=self._device)
             except (RuntimeError, AssertionError) as error:
@@ -130,7 +136,7 @@ class Run:
 
         Of several processes only the first one writes.
         """
-        if self.out is None or (self.distributed and not self.accelerator.is_main_process):
+        if self.out is None or not processes.first():
             return
         with disk_faults(self.out / "metrics.jsonl"):
             if self._metrics is None:
@@ -147,7 +153,7 @@ class Run:
         """Drop the lines of `metrics.jsonl` that come after `step`: a resumed run will write them again."""
         self.close()
         path = None if self.out is None else self.out / "metrics.jsonl"
-        if path is None or not path.is_file():
+        if path is None or not processes.first() or not path.is_file():
             return
         kept = []
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -168,7 +174,8 @@ class Run:
 
     def described(self) -> dict[str, Any]:
         """What a result says about the run."""
-        return {"seed": self.seed, "device": str(self.device), "dtype": str(self.compute_dtype).removeprefix("torch.")}
+        found = {"seed": self.seed, "device": str(self.device), "dtype": str(self.compute_dtype).removeprefix("torch.")}
+        return found | ({"processes": processes.size()} if self.distributed else {})
 
 
 def _cpu_has_bfloat16() -> bool:

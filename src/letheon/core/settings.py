@@ -23,7 +23,7 @@ def parse_value(text: str) -> Any:
     """A value written as text: JSON where it is JSON (numbers, true, null, lists), else the text itself."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON, a number of thousands of digits, or nested too deeply
         return {"True": True, "False": False, "None": None}.get(text, text)
 
 
@@ -70,6 +70,15 @@ _BOUNDS = {
 }
 
 
+def _shown(given: Any) -> str:
+    """What was given, as Python writes it, cut where it is long."""
+    try:
+        text = repr(given)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or nested too deeply
+        return f"a value of type {type(given).__name__}"
+    return text if len(text) <= 200 else f"{text[:160]}... ({len(text)} characters)"
+
+
 def _sentence(error: dict[str, Any], fields: list[str], owner: str) -> str:
     key = ".".join(str(part) for part in error["loc"]) or "settings"
     kind, context, given = error["type"], error.get("ctx", {}), error.get("input")
@@ -82,14 +91,14 @@ def _sentence(error: dict[str, Any], fields: list[str], owner: str) -> str:
     if kind in _BOUNDS:
         word, bound = _BOUNDS[kind]
         limit = context[bound]
-        return f"`{key}` of `{owner}` must be {word} {f'{limit:g}' if isinstance(limit, float) else limit}, got {given!r}"
+        return f"`{key}` of `{owner}` must be {word} {f'{limit:g}' if isinstance(limit, float) else limit}, got {_shown(given)}"
     if kind == "literal_error":
-        return f"`{key}` of `{owner}` must be {context['expected']}, got {given!r}"
+        return f"`{key}` of `{owner}` must be {context['expected']}, got {_shown(given)}"
     if kind == "finite_number":
-        return f"`{key}` of `{owner}` must be a finite number, got {given!r}"
+        return f"`{key}` of `{owner}` must be a finite number, got {_shown(given)}"
     if kind == "value_error":
         return f"`{key}` of `{owner}`: {context['error']}"
-    return f"`{key}` of `{owner}`: {error['msg'][:1].lower()}{error['msg'][1:]}, got {given!r}"
+    return f"`{key}` of `{owner}`: {error['msg'][:1].lower()}{error['msg'][1:]}, got {_shown(given)}"
 
 
 def parse_settings(cls: type[S], values: dict[str, Any], owner: str) -> S:
@@ -102,4 +111,6 @@ def parse_settings(cls: type[S], values: dict[str, Any], owner: str) -> S:
         return cls(**values)
     except ValidationError as error:
         faults = [_sentence(dict(fault), list(cls.model_fields), owner) for fault in error.errors()]
+    except UnicodeEncodeError as error:
+        faults = [f"a setting of `{owner}` holds half of a character pair (U+{ord(error.object[error.start]):04X})"]
     raise SettingsError("; ".join(faults), f"See `letheon show {owner}`" if " " not in owner else None)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from . import processes
 from .adapter import is_adapted, save_adapter
 from .errors import SubjectError
 from .files import whole_folder, write_text
@@ -136,11 +137,14 @@ class Subject:
         """Write an ordinary Hugging Face folder with safetensors, whole or not at all. An adapter is saved as an adapter.
 
         Guards go into `guards/` beside the weights. Only letheon reads them: with any other tool the folder is the unguarded model.
+        Of several processes that share the work the first one writes, and the others do nothing.
 
         Raises:
             RunError: the folder exists and `replace` is false, or the disk refuses; what stood there before still does.
         """
         folder = Path(folder)
+        if not processes.first():
+            return folder
         with whole_folder(folder, replace=replace) as work, quiet(), _safetensors_faults():
             if is_adapted(self.module):
                 save_adapter(self.module, self.encoder.tokenizer, work)

@@ -62,7 +62,11 @@ def read_records(path: Path, limits: Limits, names: frozenset[str] = frozenset()
     Raises:
         DataError: the file is missing, not readable, empty, too large, of an unknown format or broken.
     """
-    path = path.expanduser()
+    try:
+        path = path.expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:  # a name that is too long, a home that nobody has
+        raise DataError(f"{str(path)[:200]} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     kind = _kind(path)
     _check_is_file(path)
     found = _parquet(path, limits) if kind in PARQUET else _from_text(path, kind, limits, names)

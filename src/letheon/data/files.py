@@ -42,7 +42,7 @@ class FilesSettings(Settings):
     splits: dict[str, str] = Field({}, description="further splits: name of the split and its file")
     fields: dict[str, str | None] = Field({}, description="what letheon calls a field and what the files call it; null: not read")
     choices: Choices = Field("hidden", description="whether the prompt of a multiple choice ends with the choices as A), B) ...")
-    limit: int | None = Field(None, ge=1, description="rows of each file to read, from the beginning; null: all")
+    limit: int | None = Field(None, ge=1, le=2**31, description="rows of each file to read, from the beginning; null: all")
     skip_empty: bool = Field(False, description="whether rows with an empty answer are left out with a warning, or refused")
     near: float = Field(NEAR, ge=0.6, le=1, description="share of common words and word pairs that makes two rows nearly equal; 1: off")
     max_rows: int = Field(2_000_000, ge=1, le=2**31, description="rows of a file above which it is refused")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from letheon.core import processes
 from letheon.core.data import Example, Split
 from letheon.core.errors import MethodError
 from letheon.core.files import write_text
@@ -135,7 +136,7 @@ def alternates(subject: Subject, split: Split, how: Writing, run: Run) -> tuple[
         if first.get("mark") == mark:
             return [line["alternates"] for line in rest], first["thrown"]
     found, thrown = write_alternates(subject, split, how, run)
-    if path is not None:
+    if path is not None and processes.first():
         lines = [{"mark": mark, "thrown": thrown}]
         lines += [{"id": row.id, "answer": row.answer, "alternates": texts} for row, texts in zip(split, found, strict=True)]
         write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))

@@ -74,7 +74,7 @@ class Auto(Change):
     Settings = AutoSettings
     tiny = {"combinations": ["npo:steps=2", "grad-ascent:steps=2"], "tries": 2, "minutes": 60.0, "utility_loss": 0.9}
 
-    def __init__(self, **values: Any):
+    def __init__(self, /, **values: Any):
         super().__init__(**values)
         for choice in self.settings.combinations:
             if not issubclass(load(find(choice.name, "erase").name, "erase"), Change) or choice.name == "auto":

@@ -34,7 +34,7 @@ class Retrain(Change):
 
     Settings, tiny = RetrainSettings, {"inner": {"name": "finetune", "steps": 3}}
 
-    def __init__(self, **values: Any):
+    def __init__(self, /, **values: Any):
         super().__init__(**values)
         self._inner("kept")  # a wrong name or value shows now
 

@@ -96,7 +96,7 @@ class Sisa(Change):
 
     Settings, tiny = SisaSettings, {"shards": 2, "slices": 2, "epochs": 2, "together": "id"}
 
-    def __init__(self, **values: Any):
+    def __init__(self, /, **values: Any):
         super().__init__(**values)
         self._inner(1)  # a wrong name or value shows now
 

@@ -82,7 +82,7 @@ class UCan(Change):
 
     Settings, tiny = UCanSettings, {"threshold": 0.0, "rows": 8}
 
-    def __init__(self, **values: Any):
+    def __init__(self, /, **values: Any):
         super().__init__(**values)
         if self.settings.unit == "rank" and self.settings.where == "linear":
             raise SettingsError("`unit` of `u-can` can be rank only in adapters, and `where` is linear", "Use `unit=output`")

@@ -38,7 +38,7 @@ class Grand(Coreset):
 
     Settings, tiny = GrandSettings, {"fraction": 0.5}
 
-    def __init__(self, **values: Any):
+    def __init__(self, /, **values: Any):
         super().__init__(**values)
         self._inner()  # a wrong name or value shows now
 

@@ -47,7 +47,7 @@ class Micro(Maker):
 
     Settings, tiny = MicroSettings, {"width": 16, "heads": 2, "layers": 1, "intermediate": 16, "vocabulary": 300, "epochs": 1}
 
-    def __init__(self, **values: Any):
+    def __init__(self, /, **values: Any):
         super().__init__(**values)
         find(self.settings.train.name, "adapt")  # an unknown method shows before anything is trained
 

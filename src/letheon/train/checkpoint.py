@@ -19,10 +19,25 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from letheon.core import processes
 from letheon.core.errors import RunError
 from letheon.core.files import whole_folder, write_text
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor from all its parts, where it is cut up over processes; all of them must ask for it."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def like(tensor: Tensor, other: Tensor) -> Tensor:
+    """A whole tensor, placed and cut up as another one is."""
+    if not hasattr(other, "full_tensor"):
+        return tensor.to(other.device)
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor.to(other.device), other.device_mesh, other.placements)
 
 
 def fingerprint(**parts: Any) -> str:
@@ -42,16 +57,22 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 def save(
     out: Path, step: int, mark: str, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, extra: dict[str, Tensor]
 ) -> Path:
-    """Write the checkpoint of `step` and remove older ones."""
+    """Write the checkpoint of `step` and remove older ones. Tensors that are cut up over processes are put together by all of them."""
     tensors = {f"weight/{name}": parameter.detach() for name, parameter in parameters.items()}
     for name, parameter in parameters.items():
         for moment in _MOMENTS:
             if moment in optimizer.state.get(parameter, {}):
                 tensors[f"{moment}/{name}"] = optimizer.state[parameter][moment].detach()
     tensors |= {f"extra/{name}": tensor for name, tensor in extra.items()}
-    folder = out / "checkpoints" / f"step-{step:06d}"
+    folder, held = out / "checkpoints" / f"step-{step:06d}", {}
+    for key, tensor in tensors.items():
+        tensor = whole(tensor)
+        if processes.first():
+            held[key] = tensor.cpu().contiguous().clone()
+    if not processes.first():
+        return folder
     with whole_folder(folder, replace=True) as work:
-        save_file({key: tensor.cpu().contiguous().clone() for key, tensor in tensors.items()}, work / "state.safetensors")
+        save_file(held, work / "state.safetensors")
         write_text(work / "about.json", json.dumps({"step": step, "fingerprint": mark}) + "\n")
     for older in _folders(out):
         if older != folder:
@@ -74,21 +95,38 @@ def newest(out: Path) -> tuple[int, str, Path] | None:
     return None
 
 
-def restore(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Put weights and moments back; returns the extra tensors."""
+def load(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint.
+
+    Raises:
+        RunError: it cannot be read.
+    """
     try:
-        tensors = load_file(folder / "state.safetensors")
+        return load_file(folder / "state.safetensors")
     except (OSError, SafetensorError) as error:
         raise RunError(f"The checkpoint {folder} cannot be read: {error}", "Remove it, or start anew without `--resume`") from error
+
+
+def restore(
+    folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Put weights and moments back; returns the extra tensors.
+
+    Args:
+        tensors: what `load` gave, if that was called already.
+    """
+    tensors = load(folder) if tensors is None else tensors
     missing = [name for name, parameter in parameters.items() if getattr(tensors.get(f"weight/{name}"), "shape", None) != parameter.shape]
     if missing:
         raise RunError(f"The checkpoint {folder} has no weight `{missing[0]}` of the right shape", "It belongs to another model")
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(tensors[f"weight/{name}"])
+            parameter.copy_(like(tensors[f"weight/{name}"], parameter))
             found = {moment: tensors[f"{moment}/{name}"] for moment in _MOMENTS if f"{moment}/{name}" in tensors}
             if found:
-                optimizer.state[parameter] = {key: value.to(parameter.device).clone() for key, value in found.items()}
+                optimizer.state[parameter] = {
+                    key: (like(value, parameter) if value.ndim else value.to(parameter.device)).clone() for key, value in found.items()
+                }
     return {key.removeprefix("extra/"): value for key, value in tensors.items() if key.startswith("extra/")}
 
 

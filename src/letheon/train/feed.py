@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from letheon.core import processes
 from letheon.core.batching import Batch, by_length, collate
 from letheon.core.data import Data
 from letheon.core.encode import Encoded
@@ -44,11 +45,16 @@ class Feed:
         """One batch of the given rows."""
         return collate(self.encoded[split], rows, self.pad, self.device)
 
-    def sweep(self, split: str, rows: np.ndarray | None = None) -> Iterator[Batch]:
-        """Batches over the given rows of a split (None: all that the plan will draw), longest first."""
+    def sweep(self, split: str, rows: np.ndarray | None = None, *, shared: bool = False) -> Iterator[Batch]:
+        """Batches over the given rows of a split (None: all that the plan will draw), longest first.
+
+        Args:
+            shared: only those that fall to this process, of several; they are the same batches.
+        """
         rows = self.used(split) if rows is None else rows
-        for group in by_length(self.encoded[split].lengths[rows], 2 * self.budget):
-            yield self.batch(split, rows[group])
+        for k, group in enumerate(by_length(self.encoded[split].lengths[rows], 2 * self.budget)):
+            if not shared or k % processes.size() == processes.rank():
+                yield self.batch(split, rows[group])
 
     def counts(self, step: Rows) -> dict[tuple[str, str], int]:
         """(split, unit) -> how many tokens or rows one optimiser step scores."""
@@ -58,8 +64,25 @@ class Feed:
             found[split, "token"] = int(self.encoded[split].scored[rows].sum())
         return found
 
+    def _by_length(self, step: Rows, tied: Sequence[str]) -> Rows:
+        """The rows of a step, longest first; those of the splits in `tied` by the longest at the same position."""
+        lengths = {split: self.encoded[split].lengths[rows] for split, rows in step.items()}
+        together = [split for split in step if split in tied]
+        joint = np.max([lengths[split] for split in together], axis=0) if together else None
+        order = {split: np.argsort(-(joint if split in together else lengths[split]), kind="stable") for split in step}
+        return {split: rows[order[split]] for split, rows in step.items()}
+
+    def share(self, step: Rows, tied: Sequence[str], rank: int, world: int) -> Rows:
+        """The part of one optimiser step that falls to process `rank` of `world`: of every length as many rows as the others have."""
+        dealt = {}
+        for split, rows in self._by_length(step, tied).items():
+            at = np.arange(len(rows))
+            turn = np.where(at // world % 2, world - 1 - at % world, at % world)  # there and back again
+            dealt[split] = rows[turn == rank]
+        return {split: rows for split, rows in dealt.items() if len(rows)}
+
     def micro_steps(self, step: Rows, tied: Sequence[str], least: int = 1) -> list[Rows]:
-        """Cut one optimiser step into micro-steps whose padded size stays within the budget.
+        """Cut one optimiser step into micro-steps whose padded size stays within the budget; none for a step without rows.
 
         Rows are sorted by length first, so the rows of one micro-step are alike. The splits in `tied` are row-aligned with one another
         (the same position belongs together) and are sorted as one.
@@ -68,12 +91,9 @@ class Feed:
             tied: splits that must stay aligned.
             least: make at least this many (empty ones at the end if there are too few rows).
         """
-        order: Rows = {}
-        lengths = {split: self.encoded[split].lengths[rows] for split, rows in step.items()}
-        together = [split for split in step if split in tied]
-        joint = np.max([lengths[split] for split in together], axis=0) if together else None
-        for split, rows in step.items():
-            order[split] = rows[np.argsort(-(joint if split in together else lengths[split]), kind="stable")]
+        if not step:
+            return []
+        order = self._by_length(step, tied)
         most = max(len(rows) for rows in step.values())
         for parts in range(least, max(most, least) + 1):
             micro = [{split: np.array_split(rows, parts)[k] for split, rows in order.items()} for k in range(parts)]

@@ -1,15 +1,20 @@
 """Numbers of the subject as it came in, taken once before training, so that no second model is ever kept or run again.
 
 They are exact: the incoming weights do not change, so neither do their log-probabilities and hidden states. Rows that the plan never
-draws are not measured. The pass runs in the number format of training, so that a loss at the start has the value it has on paper.
+draws are not measured. The pass runs in the number format of training, so that a loss at the start has the value it has on paper. Of
+several processes each measures its share of the batches; then all have all numbers, and the bits are those of one process.
 """
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from letheon.core import processes
 from letheon.core.batching import Batch
 from letheon.core.forward import Batches
 from letheon.core.run import Run
@@ -26,11 +31,25 @@ def frozen_nll(subject: Subject, feed: Feed, split: str, run: Run, rows: np.ndar
     Args:
         rows: which rows; None means all that the plan will draw.
     """
-    found = torch.full((len(feed.encoded[split]),), float("nan"), device=feed.device)
-    for batch in feed.sweep(split, rows):
-        with run.autocast():
-            found[batch.rows] = Batches({split: batch}).nll(subject.module, split).per_row()
-    return found
+    found = torch.zeros(len(feed.encoded[split]), device=feed.device)
+    with processes.agreed():
+        for batch in feed.sweep(split, rows, shared=True):
+            with run.autocast():
+                found[batch.rows] = Batches({split: batch}).nll(subject.module, split).per_row()
+    processes.summed([found])
+    left = torch.ones(len(found), dtype=torch.bool, device=feed.device)
+    left[torch.from_numpy(feed.used(split) if rows is None else rows).to(feed.device)] = False
+    return found.masked_fill_(left, float("nan"))
+
+
+def _share(feed: Feed, split: str) -> Iterator[tuple[Batch, bool]]:
+    """The batches of this process, and true; where none falls to it, the first of all and false, so that it knows the shapes."""
+    some = False
+    for batch in feed.sweep(split, shared=True):
+        some = True
+        yield batch, True
+    if not some:
+        yield from ((batch, False) for batch in itertools.islice(feed.sweep(split), 1))
 
 
 class Placed:
@@ -58,12 +77,16 @@ class FrozenScores(Placed):
     def __init__(self, subject: Subject, feed: Feed, split: str, run: Run):
         super().__init__(feed, split)
         self.values: Tensor | None = None
-        for batch in feed.sweep(split):
-            with run.autocast():
-                found = Batches({split: batch}).nll(subject.module, split).values
-            if self.values is None:
-                self.values = found.new_empty(int(self.offsets[-1]))
-            self.values[self.places(batch)] = found
+        with processes.agreed():
+            for batch, ours in _share(feed, split):
+                with run.autocast():
+                    found = Batches({split: batch}).nll(subject.module, split).values
+                if self.values is None:
+                    self.values = found.new_zeros(int(self.offsets[-1]))
+                if ours:
+                    self.values[self.places(batch)] = found
+        if self.values is not None:
+            processes.summed([self.values])
 
     def of(self, batch: Batch) -> Tensor:
         """The nll of the scored tokens of a batch, (m,) in nats, in the order of `Scores.values`."""
@@ -83,14 +106,18 @@ class FrozenStates(Placed):
         super().__init__(feed, split)
         self.head = Head(None)
         self.states: Tensor | None = None
-        for batch in feed.sweep(split):
-            with run.autocast():
-                hidden, head = Batches({split: batch}).hidden(subject.module)
-            if self.states is None:
-                self.head = head.frozen()
+        with processes.agreed():
+            for batch, ours in _share(feed, split):
+                with run.autocast():
+                    hidden, head = Batches({split: batch}).hidden(subject.module)
                 states = hidden[split].states
-                self.states = torch.empty(int(self.offsets[-1]), states.shape[-1], dtype=states.dtype, device=states.device)
-            self.states[self.places(batch)] = hidden[split].states
+                if self.states is None:
+                    self.head = head.frozen()
+                    self.states = states.new_zeros(int(self.offsets[-1]), states.shape[-1])
+                if ours:
+                    self.states[self.places(batch)] = states
+        if self.states is not None:
+            processes.summed([self.states])
 
     def of(self, batch: Batch) -> Tensor:
         """The states at the scored tokens of a batch, (m, d), in the order of `Hidden.states`."""

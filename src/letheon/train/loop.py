@@ -2,7 +2,7 @@
 
 A step draws rows (sampler), cuts them into micro-steps under a token budget, asks the objective for terms, divides each sum by its count
 over the whole step, takes gradients, lets the rule make one gradient of them, clips, and lets AdamW move the weights. Because terms are
-sums and the loop divides, a step does not depend on how it is cut or on how many processes share it.
+sums and the loop divides, a step does not depend on how it is cut or on how many processes share it (`sharing.py`).
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from letheon.core import processes
 from letheon.core.attention import fast_attention
 from letheon.core.data import Data
 from letheon.core.errors import MethodError, RunError
@@ -24,27 +25,19 @@ from letheon.core.registry import make
 from letheon.core.run import Run, kept_as_found
 from letheon.core.subject import Step, Subject
 
-from . import checkpoint
+from . import checkpoint, sharding
 from .feed import Feed, Rows
 from .means import count_of, forget_slope, retain_mean
 from .objective import Objective, TrainSettings
 from .order import write_order
+from .pace import optimizer_for, rate_factor
 from .parts import Part, Rule, Sampler, Term
 from .progress import bar
+from .sharding import Sharded
+from .sharing import Share, has_gradient, same_weights, same_work, together
 from .signals import whole_step
 
 log = logging.getLogger("letheon")
-
-
-def rate_factor(step: int, total: int, warmup: float, schedule: str) -> float:
-    """Factor on the peak step size at 0-based `step`: linear rise over the warm-up, then the schedule down towards 0."""
-    rising = math.ceil(warmup * total)
-    if step < rising:
-        return (step + 1) / (rising + 1)
-    if schedule == "constant":
-        return 1.0
-    left = (total - step) / max(1, total - rising)
-    return left if schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
 
 
 def plan_steps(objective: Objective, sampler: Sampler, data: Data, run: Run) -> list[Rows]:
@@ -59,14 +52,6 @@ def plan_steps(objective: Objective, sampler: Sampler, data: Data, run: Run) -> 
     return plan[: settings.steps]
 
 
-def _optimizer(parameters: Sequence[nn.Parameter], settings: TrainSettings) -> torch.optim.AdamW:
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.learning_rate, betas=settings.betas, fused=True)
-
-
 @dataclass
 class _Measured:
     """Means of the terms of one step before their weights, the loss, and what the parameter space and the rule have to say."""
@@ -79,48 +64,64 @@ class _Measured:
 class Trainer:
     """The state of one training run: a forked subject, its optimiser, and how far it has come."""
 
-    def __init__(self, objective: Objective, subject: Subject, feed: Feed, run: Run, mark: str):
+    def __init__(self, objective: Objective, subject: Subject, feed: Feed, run: Run, mark: str, sharded: Sharded | None = None):
         settings = objective.settings
         self.objective, self.subject, self.feed, self.run, self.mark = objective, subject, feed, run, mark
-        self.space = objective.space
+        self.space, self.sharded = objective.space, sharded
         self.rule: Rule = make(settings.rule, "train/rules")
         self.named = {name: p for name, p in subject.module.named_parameters() if p.requires_grad}
         self.parameters = list(self.named.values())
-        self.optimizer = _optimizer(self.parameters, settings)
+        self.optimizer = optimizer_for(self.parameters, settings)
         self.step = 0
-        self.world, self.rank = (run.accelerator.num_processes, run.accelerator.process_index) if run.distributed else (1, 0)
+        self.world, self.rank = processes.size(), processes.rank()
+        self.rule_state: dict[str, Tensor] = {}  # as it was after the last whole step
         self.rule.start(lambda rows: retain_mean(objective, subject, feed, run, rows))
 
     def gradients(self, rows: Rows) -> _Measured:
         """Put the gradient of one step into `.grad` of the parameters."""
-        rows = self.objective.drawn(self.subject, self.feed, rows, self.run)
+        objective = self.objective
+        rows = objective.drawn(self.subject, self.feed, rows, self.run)
         counts = self.feed.counts(rows)
-        micro = self.feed.micro_steps(rows, self.objective.tied, least=self.world)
+        ours = rows if self.world == 1 else self.feed.share(rows, objective.tied, self.rank, self.world)
         separate: dict[str, list[Tensor]] = {}
         sums: dict[str, Tensor] = {}
         weights: dict[str, float] = {}
         for parameter in self.parameters:
             parameter.grad = None
-        for piece in micro[self.rank :: self.world]:
-            if not piece:
-                continue
+        with processes.agreed() if self.sharded is None else sharding.unbroken() as here:
+            pieces = self.feed.micro_steps(ours, objective.tied)
+            for piece, factor in sharding.padded(pieces, rows if self.sharded else None):
+                means = self._means(piece, counts, weights, factor)
+                for name, mean in means.items():
+                    sums[name] = sums.get(name, torch.zeros((), device=self.feed.device)) + mean.detach()
+                self._backward(means, weights, separate)
+            own = self.space.terms(self.subject)  # on weights alone: each process brings its share
+            weights |= {name: term.weight for name, term in own.items()}
+            self._backward({name: term.total / self.world for name, term in own.items()}, weights, separate)
+            apart = self.parameters if self.sharded is None else []  # whose gradients are still to be added up
+            here.value = Share({name: float(value) for name, value in sums.items()}, weights, has_gradient(apart))
+        whole = together(here.all, apart, separate if self.rule.separate else None)
+        more = {name: float(term.total.detach()) for name, term in own.items()}
+        return self._combined(separate, whole.means, whole.weights, more)
+
+    def _means(self, piece: Rows, counts: dict, weights: dict[str, float], factor: float) -> dict[str, Tensor]:
+        """The sums of the terms of one piece, divided by the counts of the whole step; puts their weights into `weights`."""
+
+        def measured() -> dict[str, Tensor]:
             with self.run.autocast():
                 terms = self.objective.terms(self.subject, self.feed.batches(piece, apart=self.rule.separate))
-            means = {}
-            for name, term in terms.items():
-                means[name] = term.total / max(1, count_of(self.objective.name(), counts, name, term))
-                sums[name] = sums.get(name, torch.zeros((), device=self.feed.device)) + means[name].detach()
-                weights[name] = term.weight
-            self._backward(means, terms, separate)
-        own = self.space.terms(self.subject)  # on weights alone: each process brings its share
-        self._backward({name: term.total / self.world for name, term in own.items()}, own, separate)
-        return self._combined(separate, sums, weights, own)
+            weights.update({name: term.weight for name, term in terms.items()})
+            return {name: term.total / max(1, count_of(self.objective.name(), counts, name, term)) for name, term in terms.items()}
 
-    def _backward(self, means: dict[str, Tensor], terms: dict[str, Term], separate: dict[str, list[Tensor]]) -> None:
+        if self.sharded is None:
+            return measured()
+        return {name: factor * mean for name, mean in self.sharded.run(measured).items()}
+
+    def _backward(self, means: dict[str, Tensor], weights: dict[str, float], separate: dict[str, list[Tensor]]) -> None:
         if not means:
             return
         if not self.rule.separate:
-            total = sum(terms[name].weight * mean for name, mean in means.items())
+            total = sum(weights[name] * mean for name, mean in means.items())
             total.backward()
             return
         names = list(means)
@@ -132,44 +133,28 @@ class Trainer:
                     total += part
 
     def _combined(
-        self, separate: dict[str, list[Tensor]], sums: dict[str, Tensor], weights: dict[str, float], own: dict[str, Term]
+        self, separate: dict[str, list[Tensor]], means: dict[str, float], weights: dict[str, float], more: dict[str, float]
     ) -> _Measured:
-        if self.world > 1:
-            self._reduce(separate, sums)
         for gradients in separate.values() if self.rule.separate else ([parameter.grad for parameter in self.parameters],):
             self.space.limit(gradients)
-        logged = {name: float(value) for name, value in sums.items()}
-        more = {name: float(term.total.detach()) for name, term in own.items()}
-        weights = weights | {name: term.weight for name, term in own.items()}
-        loss = sum(weights.get(name, 1.0) * value for name, value in (logged | more).items())
+        values = means | more
+        loss = sum(weights.get(name, 1.0) * value for name, value in values.items())
         if self.rule.separate:
-            parts = {name: Part(gradient, (logged | more)[name], weights.get(name, 1.0)) for name, gradient in separate.items()}
+            parts = {name: Part(gradient, values[name], weights.get(name, 1.0)) for name, gradient in separate.items()}
             combined, told = self.rule.combine(parts, self.named, self.optimizer)
-            more |= told
+            more = more | told
             for parameter, gradient in zip(self.parameters, combined, strict=True):
                 parameter.grad = gradient
-        return _Measured(logged, loss, more)
-
-    def _reduce(self, separate: dict[str, list[Tensor]], sums: dict[str, Tensor]) -> None:
-        """Add up over processes. Every count was taken over the whole step, so a sum is all that is needed."""
-        reduce = self.run.accelerator.reduce
-        for gradients in separate.values():
-            for gradient in gradients:
-                gradient.copy_(reduce(gradient, "sum"))
-        if not self.rule.separate:
-            for parameter in self.parameters:
-                parameter.grad = reduce(parameter.grad if parameter.grad is not None else torch.zeros_like(parameter), "sum")
-        for name in sums:
-            sums[name] = reduce(sums[name], "sum")
+        return _Measured(means, loss, more)
 
     def advance(self) -> dict[str, float]:
         """One optimiser step. Raises MethodError, with the weights of the step before, when the numbers run away."""
         settings, total = self.objective.settings, len(self.feed.plan)
         measured = self.gradients(self.feed.plan[self.step])
-        norm = float(torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None]))
+        norm = sharding.norm([p.grad for p in self.parameters if p.grad is not None])
         self._guard(measured, norm)
         if settings.clip and norm > settings.clip:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, settings.clip, torch.tensor(norm, device=self.feed.device))
+            sharding.clip(self.parameters, settings.clip, norm)
         rate = settings.learning_rate * rate_factor(self.step, total, settings.warmup, settings.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -177,6 +162,7 @@ class Trainer:
             self.optimizer.step()
             self.space.stepped(self.subject)
             self.step += 1
+            self.rule_state = self.rule.state()
         self.objective.stepped(self.subject, self.step)
         return {"loss": measured.loss, **measured.means, **measured.more, "gradient_norm": norm, "learning_rate": rate}
 
@@ -186,7 +172,7 @@ class Trainer:
             return
         kept = "the last good weights are those of the step before"
         if self.run.out is not None:
-            kept = f"the weights before it are kept in {self.save()}"
+            kept = f"the weights before it are kept in {processes.once(self.save) if self.sharded is None else self.save()}"
         what = ", ".join(f"{name} {value:.4g}" for name, value in measured.means.items())
         raise MethodError(
             f"`{self.objective.name()}` diverged at step {self.step + 1} of {len(self.feed.plan)}"
@@ -194,23 +180,28 @@ class Trainer:
             "Lower `learning_rate`, or give the retain term more weight",
         )
 
-    def save(self) -> Any:
-        """Write a checkpoint of the present state."""
-        if self.rank == 0 and self.run.out is not None:
-            return checkpoint.save(self.run.out, self.step, self.mark, self.named, self.optimizer, self.rule.state())
-        return None
+    def save(self) -> Path | None:
+        """Write a checkpoint of the present state; the first of several processes does. Where weights are cut up, all must call this."""
+        if self.run.out is None or (self.rank and self.sharded is None):
+            return None
+        with whole_step():
+            return checkpoint.save(self.run.out, self.step, self.mark, self.named, self.optimizer, self.rule_state)
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint, if there is one."""
-        found = checkpoint.newest(self.run.out) if self.run.resume and self.run.out is not None else None
+        """Go on from the newest checkpoint, if there is one. The first process reads it for all."""
+        out = self.run.out
+        found = processes.once(lambda: checkpoint.newest(out)) if self.run.resume and out is not None else None
         if found is None:
             return
         step, mark, folder = found
         if mark != self.mark:
             what = "Settings, seed, model or data differ, or what the parameter space measured on another machine"
             raise RunError(f"The checkpoint {folder} belongs to other work", f"{what}; use another `--out`")
-        self.rule.restore(checkpoint.restore(folder, self.named, self.optimizer))
-        self.step = step
+        with processes.agreed():
+            tensors = checkpoint.load(folder) if self.rank == 0 else None
+        tensors = processes.sent(tensors, self.feed.device)
+        self.rule.restore(checkpoint.restore(folder, self.named, self.optimizer, tensors))
+        self.step, self.rule_state = step, self.rule.state()
         self.run.rewind(step)
         log.info("resumed at step %d of %d", step, len(self.feed.plan))
 
@@ -245,18 +236,24 @@ def train(objective: Objective, subject: Subject, data: Data, run: Run) -> Subje
         MethodError: training diverged; says at which step and where the last good weights are.
         DataError: a split is missing or empty, or a row does not fit the context.
     """
+    run.join()
+    if sharding.asked_for():
+        sharding.check(objective)
     subject.check_finite()
     feed = feed_for(objective, subject, data, run)
     before, digest = subject.digest, data.digest
     settings = objective.settings.model_dump()
     described = {"method": objective.name(), "settings": settings, "seed": run.seed, "data": digest, "before": before}
     began = time.monotonic()
+    same_work(described)
     start(objective, subject, feed, run)
     space = objective.space
     after = space.open(subject.fork(), run)
     mark = checkpoint.fingerprint(**described, dtype=str(run.compute_dtype), derived=checkpoint.digest(space.derived()))
+    mark = same_weights(after.module, mark)
+    sharded = Sharded(after.module, run.device) if sharding.asked_for() else None
     with kept_as_found(after.module), fast_attention(after.module):
-        trainer = Trainer(objective, after, feed, run, mark)
+        trainer = Trainer(objective, after, feed, run, mark, sharded)
         trainer.resume()
         for values in _steps(trainer):
             run.record(step=trainer.step, **values)
@@ -265,6 +262,8 @@ def train(objective: Objective, subject: Subject, data: Data, run: Run) -> Subje
             parameter.grad = None
     if run.out is not None and trainer.rank == 0:
         write_order(run.out, feed, trainer.step, **described, lead=objective.lead)
+    if sharded is not None:
+        after = Subject(sharded.module(), after.encoder, after.lineage, after.name)
     after = space.close(after, run)
     after.module.requires_grad_(True).eval()
     notes = {**run.described(), "steps": trainer.step, "seconds": round(time.monotonic() - began, 1), **notes}
@@ -288,7 +287,9 @@ def _steps(trainer: Trainer) -> Iterator[dict[str, float]]:
                     break
                 if run.checkpoint_every and (trainer.step % run.checkpoint_every == 0 or trainer.step == total):
                     trainer.save()
-        except KeyboardInterrupt:
-            kept = trainer.save()
-            hint = f"Go on with `--resume`; {kept} holds all that was done" if kept else "Give `--out` to be able to resume"
-            raise RunError(f"Interrupted after step {trainer.step} of {total}", hint) from None
+        except (KeyboardInterrupt, processes.Lost) as error:
+            kept = trainer.save() if trainer.sharded is None else None
+            hint = f"Go on with `--resume`{f'; {kept} holds all that was done' if kept else ''}"
+            what = f"{error.message}: stopped" if isinstance(error, processes.Lost) else "Interrupted"
+            hint = hint if run.out is not None else "Give `--out` to be able to resume"
+            raise RunError(f"{what} after step {trainer.step} of {total}", hint) from None

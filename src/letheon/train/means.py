@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from letheon.core import processes
 from letheon.core.errors import MethodError
 from letheon.core.run import Run
 from letheon.core.subject import Subject
@@ -48,19 +49,24 @@ def retain_mean(objective: Objective, subject: Subject, feed: Feed, run: Run, ro
     retain = objective.retain
     if retain is None or not retain.splits:
         raise MethodError(f"`{objective.name()}` has no retain term to measure", "Give one, as in `retain=nll`")
-    total, counted, seen = 0.0, 0, 0
+    steps, seen = [], 0
     for step in feed.plan:
-        drawn = {split: step[split] for split in retain.splits}
-        counts = feed.counts(drawn)
-        for k, piece in enumerate(feed.micro_steps(drawn, objective.tied)):
-            with run.autocast():
-                term = retain.term(subject, feed.batches(piece))
-            if term is not None:
-                total += float(term.total)
-                counted += count_of(objective.name(), counts, "retain", term) if k == 0 else 0
-        seen += max(map(len, drawn.values()))
+        steps.append({split: step[split] for split in retain.splits})
+        seen += max(map(len, steps[-1].values()))
         if seen >= rows:
             break
+    total, counted = 0.0, 0
+    with processes.agreed() as here:
+        for drawn in processes.share(steps):
+            counts = feed.counts(drawn)
+            for k, piece in enumerate(feed.micro_steps(drawn, objective.tied)):
+                with run.autocast():
+                    term = retain.term(subject, feed.batches(piece))
+                if term is not None:
+                    total += float(term.total)
+                    counted += count_of(objective.name(), counts, "retain", term) if k == 0 else 0
+        here.value = total, counted
+    total, counted = map(sum, zip(*here.all, strict=True))
     return total / max(1, counted)
 
 
@@ -81,10 +87,11 @@ def forget_slope(objective: Objective, subject: Subject, feed: Feed, run: Run) -
     others = set(objective.retain.splits) - own if objective.retain else set()
     lead = next(split for split in (objective.lead, *objective.reads) if split in feed.plan[0])
     left, seen = set(feed.used(lead).tolist()), 0
-    for step in feed.plan:
+    for k, step in enumerate(feed.plan):
         rows = objective.drawn(subject, feed, {split: at for split, at in step.items() if split not in others}, run)
         counts, leading = feed.counts(rows), len(step[lead])
-        for piece in feed.micro_steps(rows, objective.tied):
+        ours = k % processes.size() == processes.rank()
+        for piece in feed.micro_steps(rows, objective.tied) if ours else ():
             with run.autocast():
                 terms = objective.loss(subject, feed.batches(piece))
             loss = sum(term.weight * term.total / max(1, count_of(objective.name(), counts, name, term)) for name, term in terms.items())
@@ -97,4 +104,5 @@ def forget_slope(objective: Objective, subject: Subject, feed: Feed, run: Run) -
         left -= set(step[lead].tolist())
         if not left or (lead != objective.lead and seen >= len(feed.data[objective.lead])):
             break
+    processes.summed(list(total.values()))
     return {name: gradient / max(1, seen) for name, gradient in total.items()}

@@ -66,7 +66,7 @@ class Objective(Change):
     lead: str = "forget"
     tied: ClassVar[tuple[str, ...]] = ("forget",)
 
-    def __init__(self, **values: Any):
+    def __init__(self, /, **values: Any):
         super().__init__(**values)
         make(self.settings.sampler, "train/samplers")  # a wrong name or value shows now, not after everything has been read
         self.space: ParameterSpace = make(self.settings.parameters, "train/parameters")

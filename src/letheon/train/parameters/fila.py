@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from letheon.core import processes
 from letheon.core.forward import Batches
 from letheon.core.run import Run
 from letheon.core.settings import Field
@@ -52,7 +53,7 @@ class FILA(ParameterSpace):
 
     Settings, tiny, splits = FILASettings, {"rank": 2, "alpha": 4.0}, ("forget", "retain")
 
-    def __init__(self, **values: object):
+    def __init__(self, /, **values: object):
         super().__init__(**values)
         self.found: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -86,13 +87,17 @@ class FILA(ParameterSpace):
         for split, rows in order.items():
             found[split] = {name: torch.zeros_like(part.weight, dtype=torch.float32) for name, part in parts.items()}
             total = 0
-            for batch in (feed.batch(split, some.tolist()) for some in rows.split(self.settings.batch_size)):
-                with run.autocast():
-                    nll = Batches({split: batch}).nll(subject.module, split).values
-                gradients = torch.autograd.grad(nll.mean(), [part.weight for part in parts.values()])
-                for name, gradient in zip(parts, gradients, strict=True):
-                    found[split][name] += len(nll) * gradient.float() ** 2
-                total += len(nll)
+            with processes.agreed() as here:
+                for batch in (feed.batch(split, some.tolist()) for some in processes.share(rows.split(self.settings.batch_size))):
+                    with run.autocast():
+                        nll = Batches({split: batch}).nll(subject.module, split).values
+                    gradients = torch.autograd.grad(nll.mean(), [part.weight for part in parts.values()])
+                    for name, gradient in zip(parts, gradients, strict=True):
+                        found[split][name] += len(nll) * gradient.float() ** 2
+                    total += len(nll)
+                here.value = total
+            total = sum(here.all)
+            processes.summed(list(found[split].values()))
             for name, part in parts.items():
                 found[split][name] = (found[split][name].T if is_transposed(part) else found[split][name]) / total
         return found["forget"], found["retain"]

@@ -19,6 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from letheon.core import processes
 from letheon.core.run import Run
 from letheon.core.settings import Field
 from letheon.core.subject import Subject
@@ -50,7 +51,7 @@ class ReGLU(ParameterSpace):
 
     Settings, tiny, splits = ReGLUSettings, {"rank": 2, "alpha": 4.0}, ("forget", "retain")
 
-    def __init__(self, **values: object):
+    def __init__(self, /, **values: object):
         super().__init__(**values)
         self.found: dict[str, tuple[Tensor, Tensor]] = {}
         self.held: dict[str, Tensor] = {}
@@ -104,14 +105,17 @@ def leak(b: Tensor, held: Tensor) -> Tensor:
 def second_moments(subject: Subject, feed: Feed, split: str, names: list[str], samples: int, run: Run) -> dict[str, Tensor]:
     """Mean of h h' over random rows of a split, (out, out) float64, by name of the layer; h: its output summed over a row's tokens."""
     rows = torch.randperm(len(feed.encoded[split]), generator=run.rng("reglu", split))[:samples].numpy()
-    found: dict[str, Tensor] = {}
-    for batch in feed.sweep(split, rows):
-        real = (torch.arange(batch.ids.shape[1], device=batch.ids.device) < batch.lengths[:, None])[..., None]  # (b, t, 1)
-        with taps(subject.module, *names, stop=True) as seen, run.autocast():
-            subject.module(input_ids=batch.ids, use_cache=False)
-        for name in names:
-            h = (seen[name] * real).double().sum(1)  # (b, out)
-            found[name] = found.get(name, 0) + h.T @ h / len(rows)
+    outs = {name: len(matrix(subject.module.get_submodule(name))) for name in names}
+    found = {name: torch.zeros(out, out, dtype=torch.float64, device=feed.device) for name, out in outs.items()}
+    with processes.agreed():
+        for batch in feed.sweep(split, rows, shared=True):
+            real = (torch.arange(batch.ids.shape[1], device=batch.ids.device) < batch.lengths[:, None])[..., None]  # (b, t, 1)
+            with taps(subject.module, *names, stop=True) as seen, run.autocast():
+                subject.module(input_ids=batch.ids, use_cache=False)
+            for name in names:
+                h = (seen[name] * real).double().sum(1)  # (b, out)
+                found[name] += h.T @ h / len(rows)
+    processes.summed(list(found.values()))
     return found
 
 

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from letheon.core import processes
 from letheon.core.errors import MethodError
 from letheon.core.forward import Batches, unwrapped
 from letheon.core.run import Run
@@ -53,7 +54,7 @@ class SURE(ParameterSpace):
 
     Settings, tiny = SURESettings, {"percentile": 50.0}
 
-    def __init__(self, **values: object):
+    def __init__(self, /, **values: object):
         super().__init__(**values)
         self.masks: dict[str, Tensor] = {}
         self.scores: dict[str, Tensor] = {}
@@ -162,10 +163,12 @@ def nll_slope(subject: Subject, feed: Feed, run: Run) -> dict[str, Tensor]:
     for parameter in named.values():
         parameter.requires_grad_(True)
     total = {name: torch.zeros_like(parameter) for name, parameter in named.items()}
-    for batch in feed.sweep("forget", np.arange(len(feed.encoded["forget"]))):
-        with run.autocast():
-            nll = Batches({"forget": batch}).nll(subject.module, "forget").sum()
-        for name, part in zip(named, torch.autograd.grad(nll, list(named.values()), allow_unused=True), strict=True):
-            if part is not None:
-                total[name] += part
+    with processes.agreed():
+        for batch in feed.sweep("forget", np.arange(len(feed.encoded["forget"])), shared=True):
+            with run.autocast():
+                nll = Batches({"forget": batch}).nll(subject.module, "forget").sum()
+            for name, part in zip(named, torch.autograd.grad(nll, list(named.values()), allow_unused=True), strict=True):
+                if part is not None:
+                    total[name] += part
+    processes.summed(list(total.values()))
     return total

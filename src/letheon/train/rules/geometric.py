@@ -77,7 +77,7 @@ class Geometric(Rule):
 
     Settings, tiny, separate, protects = GeometricSettings, {"vectors": 2}, True, True
 
-    def __init__(self, **values: object):
+    def __init__(self, /, **values: object):
         super().__init__(**values)
         self.past: list[list[Tensor]] = []  # retain gradients of the last steps, newest first
         self.warned = False

@@ -46,7 +46,7 @@ class PCGrad(Rule):
 
     Settings, tiny, separate = PCGradSettings, {}, True
 
-    def __init__(self, **values: object):
+    def __init__(self, /, **values: object):
         super().__init__(**values)
         self.step = 0
 

@@ -46,7 +46,7 @@ class PrimalDual(Rule):
 
     Settings, tiny, separate, protects = PrimalDualSettings, {"epsilon": 0.5, "smoothing": 0.5}, True, True
 
-    def __init__(self, **values: object):
+    def __init__(self, /, **values: object):
         super().__init__(**values)
         self.epsilon: float | None = self.settings.epsilon
         self.multiplier: float | None = None

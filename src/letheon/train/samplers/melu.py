@@ -48,7 +48,7 @@ class MELU(Sampler):
 
     Settings, tiny, repeats = MELUSettings, {}, True
 
-    def __init__(self, **values: object):
+    def __init__(self, /, **values: object):
         super().__init__(**values)
         self.data: Data | None = None
         self._sets: dict[tuple[str, str], Sets] = {}
