@@ -114,7 +114,7 @@ def returned(suite: Audit, retain: str) -> dict[str, dict[str, Any]]:
     }
     asked = suite.settings.attacks
     if isinstance(asked, tuple):
-        return {name: every.get(name, {}) for name in asked}
+        return {name: some.get(name, {}) for name in asked}
     return {"none": {}, "some": some, "all": every}[asked]
 
 
