@@ -38,7 +38,7 @@ HIDDEN = ("refusal", "guard", "last block")
 
 
 class SelfTestSettings(Settings):
-    """How large the test is; the defaults take about ten minutes on two cores."""
+    """How large the test is; the defaults take some 25 processor minutes."""
 
     seeds: int = Field(3, ge=2, le=20, description="models of each kind")
     people: int = Field(40, ge=40, le=400, description="invented authors")
