@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import letheon as lt
-from letheon.audit.relearning import Relearning, halves
+from letheon.audit._parts import halves
+from letheon.audit.relearning import Relearning
 from letheon.core.data import Data, Split
 from letheon.core.readings import Readings
 from letheon.core.run import Run

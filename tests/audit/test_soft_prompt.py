@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from letheon.audit._prefix import Fronted, Places, asked_through, prefix_losses, replaced, spare_tokens, two_halves
+from letheon.audit._parts import halves
+from letheon.audit._prefix import Fronted, Places, asked_through, prefix_losses, replaced, spare_tokens
 from letheon.audit.soft_prompt import SoftPrompt, known_loss
 from letheon.core.answers import measure
 from letheon.core.data import Data, Split
@@ -58,7 +59,7 @@ def test_the_loss_and_its_gradient_do_not_depend_on_the_batch():
 def test_no_vectors_change_nothing():
     readings = read("hides")
     found = SoftPrompt(length=0, steps=(1, 3), learning_rates=(0.5,)).measure(readings, DATA, run())[0]
-    _, asked = two_halves(DATA["forget"])
+    _, asked = halves(DATA["forget"])
     plain = np.exp(-readings.answers(asked).nll())
     assert found.rows == pytest.approx(tuple(plain), rel=1e-5)
     assert list(found.extra["curve"].values()) == pytest.approx([plain.mean()] * 3)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
+from letheon.audit._parts import halves
 from letheon.audit._prefix import (
     Fronted,
     Places,
@@ -17,7 +18,6 @@ from letheon.audit._prefix import (
     spare_tokens,
     spread,
     swap_scores,
-    two_halves,
 )
 from letheon.audit.token_search import TokenSearch
 from letheon.core.data import Data, Example, Message, Split
@@ -129,7 +129,7 @@ def test_what_can_be_typed_and_what_cannot():
 def test_a_prefix_of_nothing_changes_nothing():
     readings, data = read("hides"), toy_data()
     found = TokenSearch(length=0, rounds=3).measure(readings, data, run())[0]
-    _, asked = two_halves(data["forget"])
+    _, asked = halves(data["forget"])
     assert found.rows == tuple(np.exp(-readings.answers(asked).nll())) and found.extra["curve"] == {"0": found.value}
     none = TokenSearch(length=2, rounds=0).measure(readings, data, run())[0]
     assert none.rows == found.rows and len(none.extra["known_loss"]) == 1
@@ -160,7 +160,7 @@ def test_it_brings_back_rows_it_was_not_searched_with_and_nothing_that_was_never
 
 def test_the_loss_it_reports_is_that_of_its_prefix(found):
     subject, data = trained("hides"), toy_data()
-    known, _ = two_halves(data["forget"])
+    known, _ = halves(data["forget"])
     tokens = found["hides"][0].extra["prefix_tokens"]
     under = asked_through(read("hides"), Fronted(subject.encoder, tokens)).answers(known).nll().mean()
     assert under == pytest.approx(found["hides"][0].extra["known_loss"][-1], rel=1e-4)
@@ -169,7 +169,7 @@ def test_the_loss_it_reports_is_that_of_its_prefix(found):
 
 def test_halves_share_no_group_and_spare_tokens_stand_in_no_row():
     rows = toy_data()["forget"]
-    known, asked = two_halves(rows)
+    known, asked = halves(rows)
     assert len(known) + len(asked) == len(rows) and not {row.group for row in known} & {row.group for row in asked}
     assert [row.id for row in spread(rows, 3)] == [rows[k].id for k in (0, 2, 5)] and spread(rows, None) is rows and spread(rows, 9) is rows
     encoder = toy_subject().encoder

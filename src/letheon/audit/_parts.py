@@ -31,6 +31,15 @@ def cut(split: Split, limit: int | None) -> Split:
     return split if limit is None or len(split) <= limit else split[:limit]
 
 
+def halves(split: Split) -> tuple[Split, Split]:
+    """Rows the attacker has, and rows that are asked: whole groups where there are several, else every second row."""
+    groups = list(dict.fromkeys(row.group for row in split if row.group is not None))
+    mine = set(groups[::2])
+    known = [row for i, row in enumerate(split) if (row.group in mine if len(groups) > 1 else i % 2 == 0)]
+    taken = {row.id for row in known}
+    return Split(known, "known"), Split([row for row in split if row.id not in taken], f"{split.name}, asked")
+
+
 def usual_splits(data: Data) -> tuple[str, ...]:
     """The splits that are measured where none is named."""
     retain = "retain-check" if "retain-check" in data else "retain"

@@ -181,15 +181,6 @@ def replaced(module: nn.Module, tokens: Sequence[int], vectors: Tensor) -> Itera
         handle.remove()
 
 
-def two_halves(split: Split) -> tuple[Split, Split]:
-    """Rows the attacker has, and rows that are asked: whole groups where there are several, else every second row."""
-    groups = list(dict.fromkeys(row.group for row in split if row.group is not None))
-    mine = set(groups[::2])
-    known = [row for i, row in enumerate(split) if (row.group in mine if len(groups) > 1 else i % 2 == 0)]
-    taken = {row.id for row in known}
-    return Split(known, "known"), Split([row for row in split if row.id not in taken], f"{split.name}, asked")
-
-
 def spread(split: Split, most: int | None) -> Split:
     """At most `most` rows of a split, evenly spaced: several of its groups where it has them."""
     if most is None or len(split) <= most:

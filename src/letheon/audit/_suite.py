@@ -43,6 +43,14 @@ class SuiteSettings(Settings):
     task_folder: Path | None = Field(None, description="folder with lm-eval task files of your own")
 
 
+class BenchmarkSettings(SuiteSettings):
+    """Settings of suites that follow a published protocol: nothing is added to it unless it is asked for."""
+
+    attacks: Literal["none", "some", "all"] | tuple[str, ...] = Field(
+        "none", description="what else is done to bring it back: none, some (those that take seconds), all, or a list of audits by name"
+    )
+
+
 def run_probes(
     suite: Audit,
     plan: Mapping[str, Mapping[str, Any]],

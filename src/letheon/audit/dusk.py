@@ -20,7 +20,7 @@ Card: dusk.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from letheon.core.settings import Field
 
 from ._gaps import Benchmark, Column, measured
 from ._parts import cut, nothing, row_finding
-from ._suite import Suite, SuiteSettings
+from ._suite import BenchmarkSettings, Suite
 from ._texts import as_text
 from ._truth import log_true
 
@@ -41,10 +41,7 @@ if TYPE_CHECKING:
 CAPABILITY = "downstream-capability"
 
 
-class DuskSettings(SuiteSettings):
-    attacks: Literal["none", "some", "all"] | tuple[str, ...] = Field(
-        "none", description="what is done to bring it back, on texts cut to the context: none, some, all, or a list of audits by name"
-    )
+class DuskSettings(BenchmarkSettings):
     max_new_tokens: int = Field(128, ge=1, description="tokens that continue a prefix; answers to questions have 32")
     longest_answer: int = Field(32, ge=1, description="longest answer to a question, tokens")
     share: float = Field(0.4, gt=0, le=1, description="share of tokens that min-k++ looks at")

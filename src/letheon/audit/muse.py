@@ -18,7 +18,7 @@ exactly 0. arXiv:2407.06460. Card: muse.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from letheon.core.data import Data
 from letheon.core.findings import Finding
@@ -26,17 +26,14 @@ from letheon.core.run import Run
 from letheon.core.settings import Field
 
 from ._gaps import Benchmark, Column, measured
-from ._suite import Suite, SuiteSettings
+from ._suite import BenchmarkSettings, Suite
 from ._texts import as_text
 
 if TYPE_CHECKING:
     from letheon.core.readings import Readings
 
 
-class MuseSettings(SuiteSettings):
-    attacks: Literal["none", "some", "all"] | tuple[str, ...] = Field(
-        "none", description="what is done to bring it back, on texts cut to the context: none, some, all, or a list of audits by name"
-    )
+class MuseSettings(BenchmarkSettings):
     max_new_tokens: int = Field(128, ge=1, description="tokens that continue a prefix; answers to questions have 32")
     longest_answer: int = Field(32, ge=1, description="longest answer to a question, tokens")
     share: float = Field(0.4, gt=0, le=1, description="share of tokens that min-k looks at")

@@ -31,7 +31,7 @@ from letheon.core.settings import Choice, Field
 from letheon.core.subject import Subject
 from letheon.train.loop import Trainer, feed_for, start
 
-from ._parts import ProbeSettings, cut, finding, missing, nothing, row_finding
+from ._parts import ProbeSettings, cut, finding, halves, missing, nothing, row_finding
 
 if TYPE_CHECKING:
     from letheon.core.readings import Readings
@@ -149,14 +149,3 @@ class Relearning(Audit):
                 now = type(readings)(trainer.subject, alone, tokens_per_batch=readings.tokens_per_batch)
                 found.append(np.exp(-now.answers(asked).nll()))
         return found
-
-
-def halves(split: Split) -> tuple[Split, Split]:
-    """Rows the attacker has, and rows that are asked: whole groups where there are several, else every second row."""
-    groups = list(dict.fromkeys(row.group for row in split if row.group is not None))
-    if len(groups) > 1:
-        mine = set(groups[::2])
-        parts = [row for row in split if row.group in mine], [row for row in split if row.group not in mine]
-    else:
-        parts = list(split)[::2], list(split)[1::2]
-    return Split(parts[0], "known"), Split(parts[1], f"{split.name}, asked")

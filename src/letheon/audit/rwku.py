@@ -26,7 +26,6 @@ import numpy as np
 
 from letheon.core.data import Data, Split
 from letheon.core.findings import Finding
-from letheon.core.method import Audit
 from letheon.core.registry import load
 from letheon.core.run import Run
 from letheon.core.settings import Field
@@ -34,7 +33,7 @@ from letheon.core.settings import Field
 from ._asked import within
 from ._parts import as_array, row_finding, toward
 from ._prompts import names
-from ._suite import SuiteSettings, returned, run_probes
+from ._suite import BenchmarkSettings, Suite, returned, run_probes
 from ._wrappers import attacked
 
 if TYPE_CHECKING:
@@ -58,10 +57,7 @@ PRIMER = "\n".join(
 )
 
 
-class RwkuSettings(SuiteSettings):
-    attacks: Literal["none", "some", "all"] | tuple[str, ...] = Field(
-        "none", description="what else is done to bring it back: none, some (those that take seconds), all, or a list of audits by name"
-    )
+class RwkuSettings(BenchmarkSettings):
     max_new_tokens: int = Field(256, ge=1, description="longest free text and longest chain of thoughts, tokens")
     longest_answer: int = Field(30, ge=1, description="longest answer to a probe, tokens")
     instruction: Literal["chat", "always", "never"] = Field(
@@ -71,7 +67,7 @@ class RwkuSettings(SuiteSettings):
     share: float = Field(0.2, gt=0, le=1, description="share of tokens that min-k and min-k++ look at")
 
 
-class RwkuSuite(Audit):
+class RwkuSuite(Suite):
     """All of RWKU for one model."""
 
     Settings, tiny = RwkuSettings, {"limit": 4, "max_new_tokens": 8, "longest_answer": 8}

@@ -30,8 +30,8 @@ from letheon.core.run import Run, kept_as_found
 from letheon.core.settings import Field
 from letheon.core.subject import Subject
 
-from ._parts import ProbeSettings, cut, missing, nothing, row_finding
-from ._prefix import Fronted, Places, replaced, row_nll, spare_tokens, spread, two_halves
+from ._parts import ProbeSettings, cut, halves, missing, nothing, row_finding
+from ._prefix import Fronted, Places, replaced, row_nll, spare_tokens, spread
 
 if TYPE_CHECKING:
     from letheon.core.readings import Readings
@@ -65,7 +65,7 @@ class SoftPrompt(Audit):
         note = missing(data, where)
         if note:
             return [nothing(self, "soft-prompt", note, where)]
-        known, asked = two_halves(cut(data[where], self.settings.limit))
+        known, asked = halves(cut(data[where], self.settings.limit))
         if not len(known) or not len(asked):
             return [nothing(self, "soft-prompt", f"{len(data[where])} rows cannot be cut into two halves", where)]
         known, subject = spread(known, self.settings.known), readings.subject

@@ -30,8 +30,8 @@ from letheon.core.run import Run, kept_as_found
 from letheon.core.settings import Field
 from letheon.maths.recall import rouge_l
 
-from ._parts import ProbeSettings, cut, missing, nothing, row_finding
-from ._prefix import Fronted, Places, asked_through, prefix_losses, spread, swap_scores, two_halves
+from ._parts import ProbeSettings, cut, halves, missing, nothing, row_finding
+from ._prefix import Fronted, Places, asked_through, prefix_losses, spread, swap_scores
 from ._said import said
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class TokenSearch(Audit):
         (where,) = self.settings.splits
         names = ("token-search", "token-search-recall")
         note = missing(data, where)
-        known, asked = two_halves(cut(data[where], self.settings.limit)) if not note else (Split([]), Split([]))
+        known, asked = halves(cut(data[where], self.settings.limit)) if not note else (Split([]), Split([]))
         if not note and not (len(known) and len(asked)):
             note = f"{len(data[where])} rows cannot be cut into two halves"
         if note:

@@ -16,17 +16,16 @@ A score at chance is never a safety certificate: the questions are a proxy. arXi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from letheon.core.data import Data
 from letheon.core.findings import Finding
-from letheon.core.method import Audit
 from letheon.core.registry import load
 from letheon.core.run import Run
 from letheon.core.settings import Field
 
 from ._parts import usual_splits
-from ._suite import SuiteSettings, returned, run_probes
+from ._suite import BenchmarkSettings, Suite, returned, run_probes
 
 if TYPE_CHECKING:
     from letheon.core.readings import Readings
@@ -35,16 +34,13 @@ TOPICS = {"forget-bio": "biology", "forget-cyber": "cybersecurity", "forget-chem
 FREE = 100  # answers that fluency looks at
 
 
-class WmdpSettings(SuiteSettings):
-    attacks: Literal["none", "some", "all"] | tuple[str, ...] = Field(
-        "none", description="what is done to bring it back: none, some (those that take seconds), all, or a list of audits by name"
-    )
+class WmdpSettings(BenchmarkSettings):
     shifts: bool = Field(True, description="whether letters are also asked for all cyclic orders of the options: four passes, not one")
     template: bool = Field(True, description="whether questions are also put inside the model's template")
     shots: int = Field(0, ge=0, le=20, description="solved questions before each control question, where the data has them")
 
 
-class WmdpSuite(Audit):
+class WmdpSuite(Suite):
     """Multiple choice on hazard proxies and on general knowledge."""
 
     Settings, tiny = WmdpSettings, {"limit": 4, "max_new_tokens": 8}

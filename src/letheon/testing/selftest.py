@@ -132,8 +132,8 @@ def _plain(data: Data, settings: SelfTestSettings) -> Callable[[Subject, Run], d
 
 def _moved(models: dict[str, Subject], data: Data, run: Run, settings: SelfTestSettings) -> dict[str, tuple[float, float]]:
     """metric -> robustness under relearning and under rounding."""
+    from letheon.audit._parts import halves
     from letheon.audit.quantised import quantised
-    from letheon.audit.relearning import halves
 
     said = _plain(data, settings)
     known, _ = halves(data["forget"])
