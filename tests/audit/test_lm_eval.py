@@ -30,8 +30,9 @@ def test_a_task_without_the_package_is_refused_before_anything_is_loaded(monkeyp
     monkeypatch.setattr(sys.modules[LmEval.__module__], "find_spec", lambda name: None)
     with pytest.raises(MethodError, match="not installed"):
         LmEval(tasks=["arc_easy"])
-    with pytest.raises(MethodError, match="not installed"):
-        lt.method("audit/general", tasks=["arc_easy"])
+    for suite in ("general", "tofu", "muse", "dusk", "rwku", "wmdp"):
+        with pytest.raises(MethodError, match="not installed"):
+            lt.method(f"audit/{suite}", tasks=["arc_easy"])
 
 
 def test_a_folder_that_is_not_there():
@@ -75,8 +76,9 @@ def test_accuracy_is_that_of_the_likeliest_choice(folder):
     assert list(one.rows) == wanted
     assert subject.digest == digest and random.getstate() == state[0] and np.random.get_state()[1].tolist() == state[1]
     assert torch.equal(torch.get_rng_state(), state[2])
-    suite = lt.method("audit/general", tasks=["homes"], task_folder=str(path), probes=["lm-eval"], limit=2)
-    assert [f.n for f in suite.measure(Readings(subject, RUN), toy_data(), RUN)] == [2]
+    for name in ("general", "rwku", "wmdp"):
+        suite = lt.method(f"audit/{name}", tasks=["homes"], task_folder=str(path), probes=["lm-eval"], limit=2)
+        assert [f.n for f in suite.measure(Readings(subject, RUN), toy_data(), RUN) if f.split == "homes"] == [2], name
 
 
 def test_an_unknown_task_is_named(folder):

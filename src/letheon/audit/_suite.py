@@ -35,12 +35,17 @@ class SuiteSettings(Settings):
     probes: tuple[str, ...] = Field((), description="probes to run, by name; empty: all of the suite")
     limit: int | None = Field(None, ge=1, description="rows per split, the first ones in their order; None: all")
     max_new_tokens: int = Field(200, ge=1, description="longest generation, tokens")
-    gradnorm: bool = Field(True, description="run the gradient-norm attack, which needs a backward pass for every row")
     attacks: Literal["none", "some", "all"] | tuple[str, ...] = Field(
         "some", description="what is done to bring it back: none, some (those that take seconds), all, or a list of audits by name"
     )
     tasks: tuple[str, ...] = Field((), description="tasks of lm-eval that also say what should stay")
     task_folder: Path | None = Field(None, description="folder with lm-eval task files of your own")
+
+
+class MembershipSuiteSettings(SuiteSettings):
+    """Settings of suites that run all membership attacks."""
+
+    gradnorm: bool = Field(True, description="run the gradient-norm attack, which needs a backward pass for every row")
 
 
 class BenchmarkSettings(SuiteSettings):

@@ -22,13 +22,13 @@ from letheon.core.run import Run
 from letheon.core.settings import Field
 
 from ._parts import UTILITY
-from ._suite import Suite, SuiteSettings, membership_attacks, other_forms, returned, run_probes, tasks
+from ._suite import MembershipSuiteSettings, Suite, membership_attacks, other_forms, returned, run_probes, tasks
 
 if TYPE_CHECKING:
     from letheon.core.readings import Readings
 
 
-class GeneralSettings(SuiteSettings):
+class GeneralSettings(MembershipSuiteSettings):
     """Settings that suites share, with fewer rows by default."""
 
     limit: int | None = Field(400, ge=1, description="rows per split, the first ones in their order; None: all")

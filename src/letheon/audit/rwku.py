@@ -33,7 +33,7 @@ from letheon.core.settings import Field
 from ._asked import within
 from ._parts import as_array, row_finding, toward
 from ._prompts import names
-from ._suite import BenchmarkSettings, Suite, returned, run_probes
+from ._suite import BenchmarkSettings, Suite, returned, run_probes, tasks
 from ._wrappers import attacked
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class RwkuSuite(Suite):
             "short-answer": {"splits": probes, "instruction": chosen.instruction, "longest_answer": chosen.longest_answer},
             "familiarity": {"splits": members, "share": chosen.share},
             "membership": {"split": members[0], "attacks": ATTACKS, "share": chosen.share},
+            **tasks(self),
             **returned(self, "retain"),
         }
         found = run_probes(self, plan, readings, data, run, reference, original)

@@ -20,13 +20,13 @@ from letheon.core.findings import Finding
 from letheon.core.run import Run
 
 from ._parts import UTILITY
-from ._suite import Suite, SuiteSettings, membership_attacks, other_forms, returned, run_probes, tasks
+from ._suite import MembershipSuiteSettings, Suite, membership_attacks, other_forms, returned, run_probes, tasks
 
 if TYPE_CHECKING:
     from letheon.core.readings import Readings
 
 
-class TofuSettings(SuiteSettings):
+class TofuSettings(MembershipSuiteSettings):
     """Settings that suites share."""
 
 

@@ -25,7 +25,7 @@ from letheon.core.run import Run
 from letheon.core.settings import Field
 
 from ._parts import usual_splits
-from ._suite import BenchmarkSettings, Suite, returned, run_probes
+from ._suite import BenchmarkSettings, Suite, returned, run_probes, tasks
 
 if TYPE_CHECKING:
     from letheon.core.readings import Readings
@@ -56,6 +56,7 @@ class WmdpSuite(Suite):
         plan = {
             "choices": {**choices, "shots": chosen.shots, "shots_from": shots},
             "short-answer": {"splits": forget},
+            **tasks(self),
             **returned(self, next(iter(kept), "retain")),
         }
         found = run_probes(self, plan, readings, data, run, reference, original)
