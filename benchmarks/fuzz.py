@@ -28,13 +28,14 @@ from typing import Any
 import hypothesis
 from hypothesis import strategies as st
 
-from letheon.cli import grid, options, recipe, sweep
+from letheon.cli import options
 from letheon.cli.main import main as command_line
 from letheon.core import registry
 from letheon.core.errors import LetheonError
 from letheon.core.settings import Choice
 from letheon.data._fields import ALIASES
 from letheon.data.files import Files
+from letheon.flow import grid, recipe, sweep
 
 OUTCOMES: collections.Counter[str] = collections.Counter()
 ODD = ("", " ", "\x00", "\ud800", "\u202e", "nan", "1e999", "-1", "null", "[", "{}", "=", ":", ",", "~nobody/x", "/", "..", "a" * 5000, "9" * 5000)
@@ -228,7 +229,7 @@ def _text(values: dict[str, Any], broken: str) -> str:
 
 def check_recipes(case: Any, folder: Path) -> None:
     """Read a recipe and begin with it; the model is not there, so that it ends before any training."""
-    from letheon.cli import flow
+    from letheon.flow import stages
 
     values, broken, given = case
     (folder / "recipe.toml").write_bytes(_text(values, broken).encode("utf-8", "surrogatepass"))
@@ -238,7 +239,7 @@ def check_recipes(case: Any, folder: Path) -> None:
         if found.subject.name in ("micro", "llama2c"):
             return
         with contextlib.chdir(folder):
-            flow.execute(found, progress=False)
+            stages.execute(found, progress=False)
 
     ends_well("recipes", begun, folder=folder)
 

@@ -310,7 +310,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    import letheon.cli.flow
+    import letheon.flow.stages
     import letheon.erase._tuning
     import letheon.testing.toys  # noqa: F401
 

@@ -29,8 +29,10 @@ LEVELS = [
     {"shield", "select", "erase", "keep", "adapt", "compress", "guard"},
     {"audit"},
     {"report"},
-    {"ledger"},
     {"api"},
+    {"flow"},
+    {"ledger"},
+    {"pages"},
     {"testing"},
     {"cli", "serve", "__main__"},
 ]
@@ -148,7 +150,7 @@ def test_cheap_imports_stay_cheap():
     modules = ["letheon", "letheon.api"]
     modules += [f"letheon.core.{name}" for name in ("errors", "settings", "registry", "findings", "files", "data", "method")]
     modules += ["letheon.testing.toys"]
-    modules += [".".join(["letheon", *Path(name).with_suffix("").parts]) for name in NAMES if name.split("/")[0] in ("data", "report", "cli")]
+    modules += [".".join(["letheon", *Path(name).with_suffix("").parts]) for name in NAMES if name.split("/")[0] in ("data", "report", "flow", "cli")]
     code = f"import importlib, sys\nfor name in {modules!r}:\n    importlib.import_module(name.removesuffix('.__init__'))\n"
     code += "    heavy = {'torch', 'transformers', 'peft', 'matplotlib', 'sklearn', 'pyarrow', 'datasets'} & set(sys.modules)\n"
     code += "    assert not heavy, (name, heavy)\n"

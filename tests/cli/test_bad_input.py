@@ -269,6 +269,6 @@ def test_bad_input_in_a_process_of_its_own(case, world):
 
 
 def test_a_mistake_in_the_code_is_not_hidden(world, letheon, monkeypatch):
-    monkeypatch.setattr("letheon.cli.flow.load_data", lambda choice: json.loads("{"))
+    monkeypatch.setattr("letheon.flow.stages.load_data", lambda choice: json.loads("{"))
     with pytest.raises(json.JSONDecodeError):
         letheon(*PLAIN)

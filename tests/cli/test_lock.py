@@ -12,7 +12,7 @@ import threading
 
 import pytest
 
-from letheon.cli import lock, output
+from letheon.flow import lock, output
 from letheon.core.errors import RunError
 
 from .conftest import ERASE, QUICK, digests
@@ -22,7 +22,7 @@ from .test_sweep import plan
 HOLD = """
 import sys, time
 from pathlib import Path
-from letheon.cli import lock
+from letheon.flow import lock
 with lock.alone(Path(sys.argv[1]), Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

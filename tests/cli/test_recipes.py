@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from letheon.cli.recipe import merged, read
+from letheon.flow.recipe import merged, read
 from letheon.core import registry
 from letheon.core.errors import SettingsError
 
@@ -71,9 +71,9 @@ def test_values_are_json_where_they_are_json(text, value):
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "sweeps").glob("*.toml")), ids=lambda path: path.stem)
 def test_a_sweep_names_plugins_and_settings_that_exist(path):
-    from letheon.cli.grid import axes
-    from letheon.cli.grid import read as read_sweep
-    from letheon.cli.sweep import _checked
+    from letheon.flow.grid import axes
+    from letheon.flow.grid import read as read_sweep
+    from letheon.flow.sweep import _checked
 
     sweep = read_sweep(path)
     _checked(sweep, axes(sweep))

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from letheon.cli.grid import Axes, Span, Sweep, axes, cells, slug
+from letheon.flow.grid import Axes, Span, Sweep, axes, cells, slug
 from letheon.core.errors import SettingsError
 from letheon.core.run import Run
 from letheon.report.sweep import compared

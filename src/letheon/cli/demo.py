@@ -10,8 +10,7 @@ from letheon.core.data import Data
 from letheon.core.files import write_text
 from letheon.core.findings import Findings
 from letheon.core.settings import Choice
-
-from . import flow, output
+from letheon.flow import output, stages
 
 if TYPE_CHECKING:
     from letheon.core.run import Run
@@ -31,9 +30,9 @@ PARTS = (*METHODS, "readings", "compare.html")  # what the demo puts into its fo
 def pair(people: int, run: Run, model: dict[str, Any] | None = None) -> tuple[Data, Subject, Subject]:
     """The data, the model that knows and the exact retrain."""
     settings = MODEL if model is None else model
-    data = flow.load_data(Choice(name="authors", people=people, seed=run.seed, **DATA))
-    original = flow.make_subject(Choice(name="micro", **settings), data, run)
-    retrained = flow.make_subject(Choice(name="micro", split="kept", **settings), data, run)
+    data = stages.load_data(Choice(name="authors", people=people, seed=run.seed, **DATA))
+    original = stages.make_subject(Choice(name="micro", **settings), data, run)
+    retrained = stages.make_subject(Choice(name="micro", split="kept", **settings), data, run)
     return data, original, retrained
 
 

@@ -76,9 +76,8 @@ def audit(
     from letheon.core.errors import RunError
     from letheon.core.run import Run
     from letheon.core.settings import Choice, parse_settings
-
-    from . import flow, output
-    from .recipe import merged
+    from letheon.flow import output, stages
+    from letheon.flow.recipe import merged
 
     output.check_file(out, "--out", force=force)
     output.check_file(report, "--report", force=force)
@@ -90,15 +89,14 @@ def audit(
     if quick and full:
         raise RunError("`--quick` and `--full` are both given", "Give one of them, or neither")
     chosen = at_level(chosen, "quick" if quick else "full" if full else None)
-    flow.registry.make(chosen, "audit")  # a wrong setting shows before anything is read
-    rows = flow.load_data(source)
-    run = Run(seed, device=device, cache=flow.cache_folder() if cache else None, progress=not quiet)
+    stages.registry.make(chosen, "audit")  # a wrong setting shows before anything is read
+    rows = stages.load_data(source)
+    run = Run(seed, device=device, cache=stages.cache_folder() if cache else None, progress=not quiet)
     paths = {label: path for label, path in (("before", before), ("after", model), ("retrained", retrained)) if path is not None}
-    models = {
-        label: flow.make_subject(model_choice(path, template, allow_pickle, trust_remote_code), rows, run) for label, path in paths.items()
-    }
-    rows = flow.windowed(rows, models["after"], window)
-    findings = flow.audited(chosen, models, rows, run, {"command": command(), "models": paths})
+    flags = template, allow_pickle, trust_remote_code
+    models = {label: stages.make_subject(model_choice(path, *flags), rows, run) for label, path in paths.items()}
+    rows = stages.windowed(rows, models["after"], window)
+    findings = stages.audited(chosen, models, rows, run, {"command": command(), "models": paths})
     if out is not None:
         findings.save(out)
     _finish(findings, report, as_json, out)
@@ -142,8 +140,7 @@ def report(
 ) -> None:
     """Print findings again, or write their HTML page."""
     from letheon.core.findings import Findings
-
-    from . import output
+    from letheon.flow import output
 
     output.check_file(out, "--out", force=force)
     _finish(Findings.load(findings), out, as_json)
@@ -158,10 +155,9 @@ def compare(
     """Set several runs side by side."""
     from letheon.core.files import write_text
     from letheon.core.findings import Findings, by_name
+    from letheon.flow import output
     from letheon.report import compare as comparison
     from letheon.report.places import judged
-
-    from . import output
 
     output.check_file(out, "--out", force=force)
     found = [(label, Findings.load(path)) for label, path in zip(run_labels(runs), runs, strict=True)]

@@ -24,10 +24,9 @@ def shown(assignments: Iterable[str], out: Path | None, *, as_json: bool, progre
     """Run the self-test, print its table and keep it in `out`."""
     from letheon.core.files import write_text
     from letheon.core.settings import parse_settings
+    from letheon.flow import output
+    from letheon.flow.recipe import merged
     from letheon.testing.selftest import SelfTestSettings, self_test
-
-    from . import output
-    from .recipe import merged
 
     output.check_file(out, "--out", force=force)
     settings = parse_settings(SelfTestSettings, merged({}, assignments), "letheon audit --self-test")

@@ -64,9 +64,8 @@ def erase(
     quiet_if(quiet)
     from letheon.core.errors import SettingsError
     from letheon.core.settings import parse_settings
-
-    from . import flow
-    from .recipe import Recipe, merged
+    from letheon.flow import stages
+    from letheon.flow.recipe import Recipe, merged
 
     values = {
         "subject": model_choice(model, template, allow_pickle, trust_remote_code).model_dump(),
@@ -78,7 +77,7 @@ def erase(
     recipe = parse_settings(Recipe, merged(values, set_ or (), inside="method"), "letheon erase")
     if recipe.audit is not None or recipe.retrained is not None:
         raise SettingsError("`letheon erase` does not audit", "Use `letheon audit` after it, or a recipe with `letheon run`")
-    folder, after = flow.erased(recipe, force=force, resume=resume, progress=not quiet)
+    folder, after = stages.erased(recipe, force=force, resume=resume, progress=not quiet)
     step = after.lineage[-1]
     if as_json:
         found = {"out": str(folder), "digest": after.digest, "method": step.method, "settings": step.settings, "seed": step.seed}
@@ -106,11 +105,12 @@ def run(
     `--set beta=0.2` changes a setting of the method, `--set audit.limit=100` one of another part. Until it is done, all is in `OUT.run`.
     """
     quiet_if(quiet)
-    from . import flow
-    from .recipe import read
+    from letheon.flow import stages
+    from letheon.flow.recipe import read
+
     from .results import show_findings
 
-    out, findings = flow.execute(read(recipe, set_ or ()), force=force, resume=resume, progress=not quiet, command=command())
+    out, findings = stages.execute(read(recipe, set_ or ()), force=force, resume=resume, progress=not quiet, command=command())
     if findings is not None:
         show_findings(findings, as_json)
     elif as_json:
@@ -139,9 +139,8 @@ def micro(
     from letheon.core.files import whole_folder
     from letheon.core.run import Run
     from letheon.core.settings import Choice
-
-    from . import flow, output
-    from .recipe import merged
+    from letheon.flow import output, stages
+    from letheon.flow.recipe import merged
 
     settings = merged({}, set_ or ())
     for key in ("split", "name"):
@@ -150,8 +149,8 @@ def micro(
     source = spec(data or "authors", "--data", "tofu:path=DIR")
     inputs = [path for value in source.settings.values() if isinstance(value, str) and (path := Path(value)).exists()]
     replace = output.check_folder(out, force=force, inputs=inputs)
-    flow.registry.make(Choice(name="micro", **settings), "subjects")  # a wrong setting shows before the data is read
-    rows = flow.load_data(source)
+    stages.registry.make(Choice(name="micro", **settings), "subjects")  # a wrong setting shows before the data is read
+    rows = stages.load_data(source)
     found: dict[str, Any] = {}
     with output.claimed(out), whole_folder(out, replace=replace) as work:
         for name, split in (("original", "full"), ("retrained", "kept")):
@@ -159,10 +158,10 @@ def micro(
             choice = Choice(name="micro", **settings, split=split)
             scratch = work / f"{name}.run"
             run = Run(seed, scratch, dtype=dtype, device=device, progress=not quiet, checkpoint_every=0)
-            subject = flow.make_subject(choice, rows, run)
+            subject = stages.make_subject(choice, rows, run)
             run.close()
             subject.save(work / name)
-            flow.kept_beside(scratch, work / name, "order.jsonl")
+            stages.kept_beside(scratch, work / name, "order.jsonl")
             shutil.rmtree(scratch)
             seconds = round(time.monotonic() - began, 1)
             found[name] = {"folder": str(out / name), "rows": len(rows[split]), "digest": subject.digest, "seconds": seconds}

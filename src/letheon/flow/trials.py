@@ -120,21 +120,21 @@ class _World:
     def _load(self) -> tuple[Any, Any, Any]:
         from letheon.erase._tuning import Yardstick, other_rows
 
-        from . import flow
+        from . import stages
 
         if self._ready is None:
-            data = flow.load_data(self.recipe.data)
-            subject = flow.make_subject(self.recipe.subject, data, self.run())
-            rows = other_rows(flow.windowed(data, subject, self.recipe.window), self.run().derived_seed("other rows"))
+            data = stages.load_data(self.recipe.data)
+            subject = stages.make_subject(self.recipe.subject, data, self.run())
+            rows = other_rows(stages.windowed(data, subject, self.recipe.window), self.run().derived_seed("other rows"))
             self._ready = subject, rows, Yardstick(subject, rows, self.run())
         return self._ready
 
     def tried(self, values: dict[str, Any]) -> dict[str, Any]:
         """Apply the method and score it. A run that diverges scores 0."""
-        from . import flow
+        from . import stages
 
         subject, rows, yardstick = self._load()
-        method = flow.make_change(Choice(**{**self.one.fixed, **values}))
+        method = stages.make_change(Choice(**{**self.one.fixed, **values}))
         began = time.process_time()
         try:
             after = method.apply(subject, rows, self.run())

@@ -1,0 +1,1 @@
+"""Whole pieces of work: recipes, runs, sweeps, and the folders they fill."""

@@ -1,0 +1,214 @@
+"""Sweeps: methods x settings x seeds, each cell a run folder, a table and a page at the end.
+
+Cells run in local processes through joblib, which is the place for a cluster too: inside `joblib.parallel_config(backend="ray")` the same
+calls are Ray tasks. A cell that is done is never run again; what was interrupted goes on when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from letheon.core.errors import LetheonError, MethodError, RunError
+
+from . import lock, output
+from .grid import Axes, Cell, Sweep, axes, cells, recipe
+
+log = logging.getLogger("letheon")
+MADE = ("original", "retrained", "cells", "trials", "results.json", "table.md", "sweep.html", "tuning.json", lock.NAME)
+
+
+def swept(plan: Sweep, *, force: bool = False, progress: bool = True) -> dict[str, Any]:
+    """Run a sweep and write `results.json`, `table.md` and `sweep.html` into its folder.
+
+    Raises:
+        LetheonError: the file, a method or a setting is wrong, before anything is run.
+        RunError: a worker was killed, or the folder holds something else.
+    """
+    out = Path(plan.out)
+    methods = axes(plan)
+    _checked(plan, methods)
+    _check_folder(out)
+    with lock.alone(out, out):
+        output.sweep_up(out)
+        if force:
+            output.empty(out)
+        return _all(plan, methods, out, progress)
+
+
+def _all(plan: Sweep, methods: list[Axes], out: Path, progress: bool) -> dict[str, Any]:
+    """Every cell, and the table and page at the end."""
+    from letheon.core.files import write_text
+    from letheon.report import sweep as page
+
+    plan = _with_models(plan, progress=progress)
+    chosen, tuning = _chosen(plan, methods, progress=progress)
+    jobs = cells(plan, chosen)
+    found = _each(_cell, [(cell, plan.models) for cell in jobs], plan.workers, "cells", progress)
+    rows = [
+        {"row": cell.row, "seed": cell.seed, "method": cell.recipe.method.model_dump(mode="json"), "folder": str(cell.folder), **result}
+        for cell, result in zip(jobs, found, strict=True)
+    ]
+    results = {"out": str(out), "seeds": list(plan.seeds), "columns": list(plan.columns), "tuning": tuning, "cells": rows}
+    results["anchors"] = next((row.pop("anchors") for row in rows if "anchors" in row), {})
+    for row in rows:
+        row.pop("anchors", None)
+    write_text(out / "results.json", json.dumps(results, indent=1) + "\n")
+    comparison = page.compared(results)
+    write_text(out / "table.md", comparison.markdown)
+    write_text(out / "sweep.html", comparison.html)
+    return results
+
+
+def _checked(plan: Sweep, methods: list[Axes]) -> None:
+    """Every method with each of its listed values once, the data source and the audit, before anything is run."""
+    from letheon.core import registry
+    from letheon.core.settings import Choice
+
+    from . import stages
+
+    for one in methods:
+        known = recipe(plan, one.fixed, 0, Path(plan.out))
+        registry.make(known.audit or Choice(name="tofu"), "audit")
+        if known.audit is None:
+            raise MethodError("A sweep compares audits, and its base has none", 'For example `audit = "tofu"` under [base]')
+        registry.find(known.data.name, "data")
+        for key, values in one.free.items():
+            for value in values if isinstance(values, tuple) else (values.low, values.high):
+                stages.make_change(Choice(**{**one.fixed, key: int(value) if not isinstance(values, tuple) and values.whole else value}))
+        stages.make_change(Choice(**one.fixed))
+
+
+def _check_folder(out: Path) -> None:
+    """Refuse what is neither an empty folder nor one that a sweep has left."""
+    output.check_name(out)
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise RunError(f"{out} is a file, and the output of a sweep is a folder", "Choose another `out`")
+    pieces = set(output.pieces(out))
+    strange = [path.name for path in out.iterdir() if path.name.removesuffix(".run") not in MADE and path not in pieces]
+    if strange:
+        raise RunError(f"{out} holds things that a sweep did not write, first `{strange[0]}`", "Choose another `out`")
+
+
+def _with_models(plan: Sweep, *, progress: bool) -> Sweep:
+    """The sweep with `hf` subjects: a maker such as `micro` is trained once, below `out`, and not for every cell."""
+    from letheon.core.run import Run
+
+    from . import stages
+
+    base = dict(plan.base)
+    known = recipe(plan, {"name": "finetune"}, 0, Path(plan.out))
+    for part, name in (("subject", "original"), ("retrained", "retrained")):
+        choice = getattr(known, part)
+        if choice is None or choice.name == "hf":
+            continue
+        folder = Path(plan.out) / name
+        if not folder.is_dir():
+            run = Run(0, device=known.device, dtype=known.dtype, progress=progress)
+            stages.make_subject(choice, stages.load_data(known.data), run).save(folder)
+        base[part] = {"name": "hf", "path": str(folder)}
+    return plan.model_copy(update={"base": base})
+
+
+def _chosen(plan: Sweep, methods: list[Axes], *, progress: bool) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
+    """The values of each method: all combinations, or those of the best trial."""
+    if not plan.trials:
+        return {one.label: list(one.combinations()) for one in methods}, {}
+    free = [one for one in methods if one.free]
+    done = _each(_trials, [(plan, one) for one in free], plan.workers, "methods tuned", progress)
+    tuning = {one.label: trials for one, trials in zip(free, done, strict=True)}
+    for label, trials in tuning.items():
+        if not any(trial["score"] for trial in trials):
+            log.warning("No trial of `%s` scored above 0: widen its space", label)
+    best = {label: [max(trials, key=lambda t: t["score"])["values"]] for label, trials in tuning.items()}
+    return {one.label: best.get(one.label, [{}]) for one in methods}, tuning
+
+
+def _each(function: Callable[..., Any], jobs: list[tuple[Any, ...]], workers: int, what: str, progress: bool) -> list[Any]:
+    """`function(*job)` for every job, in order; `workers` processes at once."""
+    from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+    from rich.console import Console
+    from rich.progress import track
+
+    results = Parallel(n_jobs=workers, return_as="generator", batch_size=1)(delayed(function)(*job) for job in jobs)
+    found = []
+    try:
+        for one in track(results, what, len(jobs), console=Console(stderr=True), disable=not progress):
+            if isinstance(one, LetheonError):
+                raise one
+            found.append(one)
+    except TerminatedWorkerError as error:
+        hint = "Memory may have run out: lower `workers`, and give the command again to go on"
+        raise RunError("A process of the sweep was killed", hint) from error
+    return found
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing but errors while a worker works."""
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def _trials(plan: Sweep, one: Axes) -> Any:
+    """All trials of one method; a fault of the user's is given back, since a worker can raise only what can be pickled."""
+    from .trials import tuned
+
+    with _quiet():
+        try:
+            return tuned(plan, one)
+        except LetheonError as error:
+            return error
+
+
+def _cell(cell: Cell, keep_model: bool) -> Any:
+    """Run one cell, or read it where it is done: values, cost, and what the anchors say. One that fails says why and stops no other."""
+    with _quiet():
+        try:
+            findings = _findings(cell)
+        except MethodError as error:
+            return {"failed": str(error)}
+        except LetheonError as error:
+            return error
+    if not keep_model:
+        shutil.rmtree(cell.folder / "model", ignore_errors=True)
+    values = {label: {f"{f.split}/{f.name}": f.value for f in found} for label, found in findings.models.items()}
+    anchors = {label: said for label, said in values.items() if label != "after"}
+    return {"values": values["after"], "cost": findings.context.get("cost", {}), "anchors": anchors}
+
+
+def _findings(cell: Cell) -> Any:
+    """The findings of a cell: those that are there, or those of a run, which goes on where an earlier one was stopped.
+
+    Raises:
+        RunError: the folder holds a cell with other settings.
+    """
+    from letheon.core.findings import Findings
+
+    from . import stages
+
+    if (cell.folder / "findings.json").is_file():
+        findings = Findings.load(cell.folder)
+        if findings.context.get("recipe") != cell.recipe.model_dump(mode="json"):
+            raise RunError(f"{cell.folder} is a cell of another sweep", "Give `--force` to start anew, or another `out`")
+        shutil.rmtree(output.work_folder(cell.folder), ignore_errors=True)  # there is one if the process was killed at the very end
+        return findings
+    work = output.work_folder(cell.folder)
+    stopped = work.is_dir()
+    begun = stopped and output.saved(work)
+    return stages.execute(cell.recipe, resume=begun, force=stopped and not begun, progress=False)[1]
