@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from scipy.stats import norm
 
-from letheon.core.findings import Finding
+from letheon.core.findings import Finding, Findings
+from letheon.report.places import places
 from letheon.report.rows import groups
 from letheon.report.verdict import verdict
 
@@ -77,3 +80,21 @@ def test_attacks_have_a_group_of_their_own_and_say_nothing_of_retention(attacked
     titles = [group.title for group in groups(findings)]
     assert titles.index("forget") < titles.index("forget: attacks") < titles.index("forget: membership attacks")
     assert "collapsed" not in verdict(findings).sentence, "rounding a model is not damage that the change has done"
+
+
+def test_the_level_is_that_of_the_whole_audit():
+    """27 attacks on models that never knew, normal about the retrain: 1 audit in 20 may raise an alarm; one by one many do."""
+    drawn, sd = np.random.default_rng(0), 0.2
+    alarms, singly = 0, 0
+    for _ in range(400):
+        values = drawn.normal(0.0, sd, 27)
+        three = {"before": [], "after": [], "retrained": []}
+        for k, value in enumerate(values):
+            for label, at in (("before", 0.6), ("after", value), ("retrained", 0.0)):
+                ends = {"low": at - 1.96 * sd, "high": at + 1.96 * sd}
+                three[label].append(Finding(name="relearned", split=f"forget-{k}", value=at, n=100, direction="reference", **ends))
+        placed = places(Findings(audit="toy", models={label: tuple(found) for label, found in three.items()}), "after")
+        assert len(placed) == 27 and placed[0].wider == pytest.approx(norm.ppf(1 - 0.025 / 27) / norm.ppf(0.975))
+        alarms += any(place.works or place.past for place in placed)
+        singly += any(not place.covered and (place.back or 0) > 0.2 for place in placed)
+    assert alarms / 400 <= 0.06 and singly / 400 > 0.3

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 from letheon.core.findings import Finding, Findings
 
@@ -14,6 +15,7 @@ CHANCE = 0.5  # AUC of a coin toss
 NEAR = 0.95  # share of the way from which a measure counts as arrived
 LEAST_GAP = 0.05  # anchors nearer than this, as a share of the scale, cannot tell knowing from not knowing
 RETURNS = 0.2  # share of the way that an attack must leave or bring back to count as one that works
+LEVEL = 0.05  # chance that anything at all is called returned, or pushed too far, in an audit of a model that never knew
 PAST = 0.1  # how far beyond its anchor, as a share of the scale, a measure counts as pushed too far
 
 # The measure that opens the verdict and the trade-off plot: the first of these that was measured.
@@ -26,7 +28,8 @@ class Place:
     """One measure of the judged model, set between its anchors.
 
     `anchor` is the value of never having known, and `anchor_name` says where it comes from. `share` is how much of the way from
-    `before` to `anchor` was gone: 0 unchanged, 1 arrived, above 1 past it, None where it cannot be said.
+    `before` to `anchor` was gone: 0 unchanged, 1 arrived, above 1 past it, None where it cannot be said. `wider` is how much wider than
+    one 95% interval the interval must be, so that `LEVEL` holds for all measures of the audit together (Bonferroni, normal law).
     """
 
     finding: Finding
@@ -35,7 +38,8 @@ class Place:
     anchor: float | None
     anchor_name: str
     share: float | None
-    past: bool  # clearly beyond the anchor
+    beyond: bool  # the value lies past the anchor by more than chance in a single measure would have it
+    wider: float = 1.0
 
     @property
     def membership(self) -> bool:
@@ -64,13 +68,23 @@ class Place:
     @property
     def works(self) -> bool:
         """For an attack: whether it finds or brings back more than can be put down to chance."""
-        return bool(self.attack or self.membership) and not self.covered and self.back is not None and self.back > RETURNS
+        return bool(self.attack or self.membership) and not self._holds(self.wider) and self.back is not None and self.back > RETURNS
+
+    @property
+    def past(self) -> bool:
+        """Clearly beyond the anchor, even if this is the strangest of all measures of the audit."""
+        return self.beyond and not self._holds(self.wider)
 
     @property
     def covered(self) -> bool:
-        """The interval of the value holds the anchor."""
+        """The 95% interval of the value holds the anchor."""
+        return self._holds(1.0)
+
+    def _holds(self, wider: float) -> bool:
         low, high = finite(self.finding.low), finite(self.finding.high)
-        return low is not None and high is not None and self.anchor is not None and low <= self.anchor <= high
+        if low is None or high is None or self.anchor is None:
+            return False
+        return self.after - wider * (self.after - low) <= self.anchor <= self.after + wider * (high - self.after)
 
     @property
     def left(self) -> bool:
@@ -157,24 +171,25 @@ def _place(findings: Findings, label: str, finding: Finding) -> Place | None:
     before = value(findings, BEFORE, finding.name, finding.split) if label != BEFORE else None
     anchor, anchor_name = _anchor(findings, label, finding)
     size = 1.0 if about.scale == "unit" else max(abs(x) for x in (before or 0.0, anchor or 0.0, after))
-    share, past = None, False
+    share, beyond = None, False
     if before is not None and anchor is not None and abs(before - anchor) > LEAST_GAP * size:
         share = finite((before - after) / (before - anchor))
     elif before is not None and anchor is None and about.scale == "unit" and about.knows > 0 and before > LEAST_GAP:
         share = (before - after) / before  # nothing better to go by: the share of the value that is gone
     if anchor is not None:
-        low, high = finite(finding.low), finite(finding.high)
-        covered = low is not None and high is not None and low <= anchor <= high
         direction = about.knows if before is None or before == anchor else (1 if before > anchor else -1)
         room = PAST if anchor_name != "chance" else 2 * PAST  # never having known is not exactly chance
-        past = direction != 0 and (anchor - after) * direction > room * size and not covered
-    return Place(finding, after, before, anchor, anchor_name, share, past)
+        beyond = direction != 0 and (anchor - after) * direction > room * size
+    return Place(finding, after, before, anchor, anchor_name, share, beyond)
 
 
 def places(findings: Findings, label: str) -> list[Place]:
     """Every forget-side, attack and membership measure of the model `label`, the one that opens the verdict first."""
     wanted = [f for f in findings.models.get(label, ()) if side(f) in ("forget", "attack", "membership")]
     found = [place for finding in wanted if (place := _place(findings, label, finding)) is not None]
+    normal, compared = NormalDist(), sum(place.anchor is not None for place in found)
+    wider = normal.inv_cdf(1 - LEVEL / 2 / max(1, compared)) / normal.inv_cdf(0.975)
+    found = [replace(place, wider=wider) for place in found]
 
     def order(place: Place) -> tuple[int, int, str]:
         name, split = place.finding.name, place.finding.split
