@@ -35,7 +35,8 @@ def method(name: str, **settings: Any) -> Method:
     >>> method("npo", beta=0.2, retain="kl")
     npo(retain=Choice(name='kl'), beta=0.2)
     """
-    return registry.load(name)(**settings)
+    found: Method = registry.load(name)(**settings)
+    return found
 
 
 def data(name: str, **settings: Any) -> Data:
@@ -78,7 +79,7 @@ def audit(
     from .audit._measure import measure_all
     from .core.readings import Readings
 
-    suite = registry.load(name, "audit")(**settings) if isinstance(name, str) else name
+    suite: Any = registry.load(name, "audit")(**settings) if isinstance(name, str) else name
     models = {"before": before, "after": after, "retrained": retrained}
     readings = {label: Readings(model, run) for label, model in models.items() if model is not None}
     return measure_all(suite, readings, data, run, dict(context or {}))

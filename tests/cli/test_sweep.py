@@ -113,6 +113,27 @@ def test_other_settings_do_not_mix_with_what_is_there(world, letheon):
     assert letheon("sweep", plan(world, TWO.replace("steps = 2", "steps = 3"), seeds="[0]"), "-q", "--force").code == 0
 
 
+def test_models_that_are_there_are_audited_as_they_are_beside_the_others(world, letheon):
+    """Many models, no method: a row each, with findings and report and without a model of its own."""
+    shutil.copytree(world / "model", world / "theirs")
+    methods = 'attacks = []\n[methods.npo]\nsteps = 2\n[audits]\ntheirs = "hf:path=theirs"\n"also theirs" = { name = "hf", path = "model" }\n'
+    said = letheon("sweep", plan(world, methods, seeds="[0]"), "--json")
+    assert said.code == 0, said.err
+    found = {cell["row"]: cell for cell in json.loads(said.out)["cells"]}
+    assert list(found) == ["npo", "theirs", "also theirs"]
+    assert {path.name for path in (world / "swept" / "cells" / "theirs-0").iterdir()} == {"findings.json", "report.html"}
+    anchors = json.loads((world / "swept" / "results.json").read_text())["anchors"]["before"]
+    for row in ("theirs", "also theirs"):  # both are the model before the change
+        assert found[row]["values"]["forget/probability"] == anchors["forget/probability"] and found[row]["cost"] == {}
+    assert found["theirs"]["method"] == {"name": "hf", "path": "theirs"}
+    before = digests(world / "swept")
+    assert letheon("sweep", world / "sweep.toml", "-q").code == 0 and digests(world / "swept") == before
+    only = plan(world, methods.replace('[methods.npo]\nsteps = 2\n', ''), seeds="[0]", out="only")
+    assert letheon("sweep", only, "-q").code == 0 and "theirs" in (world / "only" / "table.md").read_text()
+    other = plan(world, methods.replace("path=theirs", "path=model"), seeds="[0]")
+    assert "is a cell of another sweep" in letheon("sweep", other, "-q").err
+
+
 def test_models_can_be_let_go(world, letheon):
     assert letheon("sweep", plan(world, seeds="[0]"), "--set", "models=false", "-q").code == 0
     assert not list((world / "swept").rglob("*.safetensors"))
@@ -191,7 +212,9 @@ def test_an_interrupted_trial_is_no_failed_one(known, letheon, monkeypatch):
 @pytest.mark.parametrize(
     ("methods", "sentence"),
     [
-        ("", "`methods` of `sweep sweep.toml` must be given"),
+        ("", "A sweep needs `methods`, `audits` or both"),
+        ("[audits]\nnpo = 'hf:path=model'\n[methods.npo]\n", "would lie in the folder `npo`"),
+        ("[audits]\ntheirs = 'hff:path=model'\n", "There is no"),
         ("[methods.npoo]\nsteps = 2\n", "There is no method called `npoo`"),
         ("[methods.npo]\nbetta = [0.1]\n", "has no setting `betta`: did you mean `beta`?"),
         ("[methods.npo]\nbeta = [0.1, -1.0]\n", "`beta` of `npo` must be above 0, got -1.0"),

@@ -54,3 +54,46 @@ def test_two_processes_fail_with_one_sentence(command, world):
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and "retain.jsonl" in errors[0]
     assert done.stdout == "" and not (world / "two").exists() and not (world / "two.run").exists()
+
+
+RECIPE = """
+subject = "hf:path=model"
+retrained = "hf:path=model"
+data = "files:forget=forget.jsonl,retain=retain.jsonl,holdout=holdout.jsonl"
+out = "{out}"
+device = "cpu"
+dtype = "float32"
+[method]
+name = "npo"
+steps = 3
+[audit]
+name = "general"
+max_new_tokens = 4
+attacks = ["quantised"]
+"""
+
+
+def test_a_run_and_its_audit_by_two_processes_finds_what_one_finds(command, world, letheon, monkeypatch):
+    from letheon.core.findings import Findings
+
+    for out in ("one", "two"):
+        (world / f"{out}.toml").write_text(RECIPE.format(out=out))
+        monkeypatch.setenv("LETHEON_CACHE", str(world.parent / f"cache-{out}"))
+        if out == "one":
+            assert letheon("run", "one.toml", "-q").code == 0
+        else:
+            done = torchrun("run", "two.toml", "-q")
+            assert done.returncode == 0, done.stderr
+    assert {path.name for path in (world / "one").iterdir()} == {path.name for path in (world / "two").iterdir()}
+    one, two = (Findings.load(world / name).models for name in ("one", "two"))
+    assert one.keys() == two.keys() == {"before", "after", "retrained"}
+    compared = 0
+    for label in one:
+        assert [(f.split, f.name) for f in one[label]] == [(f.split, f.name) for f in two[label]]
+        for a, b in zip(one[label], two[label], strict=True):
+            if a.value is None:
+                assert b.value is None
+                continue
+            assert b.value == pytest.approx(a.value, rel=1e-3, abs=1e-4), (label, a.split, a.name)
+            compared += 1
+    assert compared >= 30

@@ -55,9 +55,9 @@ def at_step(number: int, act):
     return Acting
 
 
-def process(rank: int, port: int, folder: Path, jobs: list[str]) -> None:
-    """One of two processes: does all jobs, and writes what came of them to `folder/rank.json`."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+def process(rank: int, port: int, folder: Path, jobs: list[str], world: int = 2) -> None:
+    """One of several processes: does all jobs, and writes what came of them to `folder/rank.json`."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LETHEON_TIMEOUT": "120"}
     import torch
 
@@ -81,7 +81,12 @@ def cases(rank: int, folder: Path) -> dict:
     return found
 
 
-SHARDED = {"npo": PLAIN, "npo, kl, one row": PLAIN | {"retain": "kl", "batch_size": 1}, "layers": PLAIN | {"parameters": "layers:pattern=mlp"}}
+SHARDED = {
+    "npo": PLAIN,
+    "npo, kl, one row": PLAIN | {"retain": "kl", "batch_size": 1},
+    "layers": PLAIN | {"parameters": "layers:pattern=mlp"},
+    **{name: CASES[name] for name in ("npo, geometric", "npo, pcgrad", "pdu", "loku", "one row")},
+}
 
 
 def sharded(rank: int, folder: Path) -> dict:
@@ -104,7 +109,7 @@ def sharded(rank: int, folder: Path) -> dict:
         found["stopped"] = str(error)
     try:
         found["resumed"] = trained(PLAIN, folder / "cut", resume=True).digest
-        for wrong in ({"rule": "geometric"}, {"parameters": "lora"}, {"name": "rmu"}):
+        for wrong in ({"parameters": "sure"}, {"parameters": "reglu"}, {"name": "rmu"}):
             try:
                 trained(PLAIN | wrong)
             except MethodError as error:
@@ -213,3 +218,78 @@ def alone(rank: int, folder: Path) -> str | None:
 def gone(rank: int, folder: Path) -> None:
     """The second process disappears after the second step."""
     trained(PLAIN, folder / "gone", at_step(2, lambda: os._exit(0) if rank else None))
+
+
+CUT = PLAIN | {"retain": "nll", "rule": "geometric:vectors=2", "steps": 6}
+
+
+def killed(rank: int, folder: Path) -> None:
+    """With FSDP: the second process is killed while it writes its part of the fourth checkpoint."""
+    import signal
+
+    from letheon.train import checkpoint
+
+    os.environ["ACCELERATE_USE_FSDP"] = "true"
+    written, save = [], checkpoint.save_file
+
+    def save_file(tensors, path):
+        written.append(path)
+        if rank == 1 and len(written) == 4:
+            path.write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+        save(tensors, path)
+
+    checkpoint.save_file = save_file
+    trained(CUT, folder / "cut", checkpoint_every=1)
+
+
+def taken_up(rank: int, folder: Path) -> dict:
+    """With FSDP: the run goes on from what is in the folder; and the run that nothing disturbed."""
+    os.environ["ACCELERATE_USE_FSDP"] = "true"
+    found = {"resumed": trained(CUT, folder / "cut", resume=True, checkpoint_every=1).digest}
+    found["whole"] = trained(CUT).digest
+    return found
+
+
+def read_together(rank: int, folder: Path) -> dict | None:
+    """The first process reads, the second its share: what was found, which rows each has measured, and what is told of an error."""
+    from letheon.core import answers, crew
+    from letheon.core.errors import LetheonError
+    from letheon.core.readings import Readings
+    from letheon.core.run import Run
+    from letheon.testing.toys import toy_data, toy_subject
+
+    subject, other, data, run, seen, facts = toy_subject(), toy_subject(seed=1), toy_data(), Run(device="cpu", dtype="float32"), [], answers._facts
+    answers._facts = lambda subject, encoded, owner, *more: (seen.append(len(set(owner.tolist()))), facts(subject, encoded, owner, *more))[1]
+    found = {"seen": seen}
+    with crew.together({"after": subject, "retrained": None}, run) as leads:
+        if leads:
+            found |= readings_of(Readings(subject, run), data)
+            one = len(seen)
+            Readings(other, run).answers(data["retain"])
+            found["alone"] = seen[one:]
+            try:
+                Readings(subject, run).answers(too_long(data["retain"]))
+            except LetheonError as error:
+                found["error"] = str(error)
+            again = Readings(subject, run).answers(data["holdout"]).sum_nll()
+            found["after the error"] = again.tolist()
+    found["leads"] = leads
+    return found
+
+
+def too_long(split):
+    """A split with one row beyond the context."""
+    from dataclasses import replace
+
+    from letheon.core.data import Split
+
+    return Split([replace(row, answer=row.answer * (400 if i == 3 else 1)) for i, row in enumerate(split)], split.name)
+
+
+def readings_of(readings, data) -> dict:
+    """All kinds of readings of a split."""
+    found = readings.answers(data["retain"], "wrong", moments=True)
+    columns = {name: getattr(found, name).tolist() for name in ("log_probability", "mean", "variance", "rank", "target", "owner", "offsets")}
+    said = readings.generations(data["retain"], 6)
+    return {**columns, "said": said, "norms": readings.gradient_norms(data["retain"]).tolist(), "hits": dict(readings.hits)}

@@ -5,11 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import textwrap
-import types
-import typing
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -86,74 +83,19 @@ def methods(
 def show(name: Annotated[str, typer.Argument(help="Name of a method, audit, source, subject or axis.")], as_json: Json = False) -> None:
     """Show what a method does, and its settings."""
     from letheon.core import registry
+    from letheon.core.fields import fields, text
 
     plugin = registry.find(name)
-    settings = registry.load(plugin.name, plugin.role).Settings
-    own = [key for key in settings.model_fields if key in settings.__annotations__]  # first what only this plug-in has
-    rows = [_setting(key, settings.model_fields[key]) for key in dict.fromkeys([*own, *settings.model_fields])]
+    rows = fields(registry.load(plugin.name, plugin.role).Settings)
     if as_json:
         print_json({"name": plugin.name, "role": plugin.role, "text": plugin.docstring, "settings": rows})
         return
     typer.echo(f"{plugin.name} ({registry.ROLES[plugin.role]})\n\n{_flowed(plugin.docstring)}\n\nSettings" + ("" if rows else ": none"))
     for row in rows:
-        default = "must be given" if row["required"] else f"default {_text(row['default'])}"
+        default = "must be given" if row["required"] else f"default {text(row['default'])}"
         about = "; ".join(part for part in (row["type"], default, row["bounds"]) if part)
         typer.echo(_wrapped(f"({about})", 6, f"  {row['name']}  "))
         typer.echo(_wrapped(row["description"], 6, " " * 6))
-
-
-def _setting(key: str, field: Any) -> dict[str, Any]:
-    """One setting as plain values."""
-    return {
-        "name": key,
-        "type": _kind(key, field.annotation),
-        "default": None if field.is_required() else _plain(field.get_default(call_default_factory=True)),
-        "required": field.is_required(),
-        "bounds": _bounds(field.metadata),
-        "description": field.description or "",
-    }
-
-
-def _plain(value: Any) -> Any:
-    """A default as JSON knows it: a plug-in by its name, a path as text."""
-    name = getattr(value, "name", None)
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return name if isinstance(name, str) else value
-
-
-def _text(value: Any) -> str:
-    """A default as it is written behind `--set KEY=`."""
-    import json
-
-    return value if isinstance(value, str) and value else json.dumps(value, default=str)
-
-
-def _kind(key: str, annotation: Any) -> str:
-    """What may be given, in words."""
-    from letheon.core.registry import ROLES, plugins
-    from letheon.core.settings import Choice
-
-    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Literal:
-        return "one of " + ", ".join(map(str, parts))
-    if origin is Annotated:
-        return _kind(key, parts[0])
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_kind(key, part) for part in parts if part is not type(None)) + (" or null" if type(None) in parts else "")
-    if annotation is Choice:
-        role = next((role for role in ROLES if role in (f"train/{key}", f"train/{key}s")), None)
-        return "one of " + ", ".join(plugins(role)) if role else "a plug-in"
-    if origin in (list, tuple, set, frozenset, dict):
-        return "a table" if origin is dict else "a list"
-    return {bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path"}.get(annotation, "")
-
-
-def _bounds(metadata: Iterable[Any]) -> str:
-    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-    return " and ".join(f"{sign} {getattr(item, key)}" for item in metadata for key, sign in signs.items() if hasattr(item, key))
 
 
 def check(name: Annotated[str, typer.Argument(help="Name of a plug-in, or path of its file.")], as_json: Json = False) -> None:

@@ -19,7 +19,7 @@ import typer
 from letheon.core import processes
 from letheon.core.errors import LetheonError
 
-from . import look, results, sweep, work
+from . import look, pages, requests, results, serve, sweep, work
 from .options import ARGUMENTS, Messages, say
 
 app = typer.Typer(
@@ -32,8 +32,9 @@ app = typer.Typer(
 )
 for function in (work.demo, work.erase, results.audit, work.micro, work.run, sweep.sweep, results.report, results.compare):
     app.command()(function)
-for function in (look.methods, look.show, look.check, look.new):
+for function in (look.methods, look.show, look.check, look.new, pages.pages, serve.serve):
     app.command()(function)
+app.add_typer(requests.app, name="requests")
 # typer has brought its own copy of click since 0.26; both raise a class of this name for wrong use.
 _Usage = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
 SHARED = ("erase", "run")  # commands whose work several processes share

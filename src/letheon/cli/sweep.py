@@ -13,6 +13,7 @@ from .options import Force, Json, Quiet, Sets, print_json, print_rich, quiet_if
 def sweep(
     file: Annotated[Path, typer.Argument(help="TOML file, see the folder `recipes/sweeps`.")],
     set_: Sets = None,
+    ray: Annotated[str | None, typer.Option("--ray", metavar="ADDRESS", help="Ray cluster for the cells: auto, local, HOST:PORT.")] = None,
     force: Force = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -20,7 +21,7 @@ def sweep(
     """Compare methods, settings and seeds.
 
     Tunes each method with the same number of trials on rows that stay (`trials` in the file), then runs every cell and sets all of them
-    side by side. Given again after an interruption, it goes on.
+    side by side. Models named under `[audits]` are audited as they are. Given again after an interruption, it goes on.
     """
     quiet_if(quiet)
     from letheon.flow.grid import read
@@ -28,7 +29,7 @@ def sweep(
     from letheon.report import sweep as page
 
     plan = read(file, set_ or ())
-    results = swept(plan, force=force, progress=not quiet)
+    results = swept(plan, force=force, progress=not quiet, ray=ray)
     if as_json:
         print_json(results)
         return

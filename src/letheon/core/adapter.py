@@ -23,7 +23,7 @@ def is_adapted(module: nn.Module) -> bool:
     return hasattr(module, "get_base_model") and hasattr(module, "peft_config")
 
 
-def base_weights(module: nn.Module) -> dict[str, torch.Tensor]:
+def base_weights(module: Any) -> dict[str, torch.Tensor]:
     """The weights of the base inside a peft wrapper, under the names they have without an adapter."""
     prefix = getattr(module.base_model, "prefix", "lora_")
     kept = {}

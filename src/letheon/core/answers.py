@@ -6,13 +6,13 @@ import logging
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from letheon.maths.likelihood import token_facts
+from letheon.maths.likelihood import Head, token_facts
 
 from .batching import WINDOW, by_length
 from .data import Example, Split
@@ -71,7 +71,8 @@ class Answers:
 
     def nll(self) -> np.ndarray:
         """Mean negative log-likelihood per token with the end token, (k,), float64 nats."""
-        return self.sum_nll() / self.counts
+        mean: np.ndarray = self.sum_nll() / self.counts
+        return mean
 
     def tokens(self, index: int, *, end: bool = True) -> slice:
         """Where the tokens of answer `index` lie; without the end token on wish."""
@@ -86,7 +87,8 @@ class Answers:
         tokens = np.repeat(chosen, self.counts)
         offsets = np.concatenate([[0], np.cumsum(self.counts[chosen])])
         columns = (self.log_probability, self.rank, self.top, self.target, self.mean, self.variance)
-        return Answers(*(None if column is None else column[tokens] for column in columns), offsets, self.owner[chosen], self.n_rows)
+        kept: list[Any] = [None if column is None else column[tokens] for column in columns]
+        return Answers(*kept, *[offsets, self.owner[chosen], self.n_rows])
 
 
 class _Owners:
@@ -124,7 +126,8 @@ def measure(
             texts = [(i, part, text) for i in window for part, text in _texts(split[i]) if PARTS[part] in parts]
             owner = np.array([i for i, _, _ in texts], dtype=np.int32)
             encoded = subject.encoder.pairs([split[i].prompt for i, _, _ in texts], [text for _, _, text in texts])
-            subject.encoder.check(_Owners(split, owner), encoded)
+            rows: Any = _Owners(split, owner)
+            subject.encoder.check(rows, encoded)
             asked = np.array([PARTS[part] in moments for _, part, _ in texts], dtype=bool)
             columns.append(_facts(subject, encoded, owner, asked if moments else None, tokens_per_batch))
             counts.append(encoded.scored)
@@ -136,7 +139,8 @@ def measure(
         raise SubjectError(f"`{subject.name}` gives NaN for an answer of `{split.name}`", "Its weights are damaged or training diverged")
     offsets = np.cumsum(np.concatenate(counts))
     owner = np.concatenate(owners) if owners else np.zeros(0, dtype=np.int32)
-    found = Answers(*joined[:4], *(joined[4:] if moments else (None, None)), offsets, owner, len(split))
+    given: list[Any] = [*joined[:4], *(joined[4:] if moments else (None, None)), offsets, owner, len(split)]
+    found = Answers(*given)
     return found, np.concatenate(kinds) if kinds else np.zeros(0, dtype=np.int8)
 
 
@@ -176,11 +180,12 @@ def _batch(subject: Subject, trees: list[Tree], moments: np.ndarray | None) -> l
     facts = token_facts(hidden, head, sorted_targets, asked, torch.from_numpy(at[order]).to(states.device))
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
-    columns = [facts.log_probability, facts.rank, facts.top, sorted_targets, *([] if moments is None else [facts.mean, facts.variance])]
+    found: list[Any] = [facts.log_probability, facts.rank, facts.top, sorted_targets]
+    columns = [*found, *([] if moments is None else [facts.mean, facts.variance])]
     return [column.cpu().numpy()[back] for column in columns]
 
 
-def _states(module: nn.Module, trees: list[Tree], pad: int, device: torch.device):
+def _states(module: nn.Module, trees: list[Tree], pad: int, device: torch.device) -> tuple[Tensor, Head]:
     ids, positions, seen = lay(trees, pad, device)
     if all(len(tree.branches) < 2 for tree in trees):
         return final_hidden(module, ids)  # plain rows: causal attention does, without a mask

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from .encode import Encoded
 
-
 WINDOW = 384  # rows of a split that are held as tokens at once when it is read: memory does not grow with the split
 
 

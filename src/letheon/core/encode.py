@@ -37,19 +37,21 @@ class Encoded:
     @property
     def lengths(self) -> np.ndarray:
         """Tokens per row, (n,)."""
-        return np.diff(self.offsets)
+        lengths: np.ndarray = np.diff(self.offsets)
+        return lengths
 
     @property
     def scored(self) -> np.ndarray:
         """Scored tokens per row, (n,): the answer with its end token, without the first token of a row."""
-        return np.maximum(self.lengths - np.maximum(self.starts, 1), 0)
+        scored: np.ndarray = np.maximum(self.lengths - np.maximum(self.starts, 1), 0)
+        return scored
 
     def row(self, index: int) -> np.ndarray:
         """The token ids of one row."""
         return self.tokens[self.offsets[index] : self.offsets[index + 1]]
 
     @classmethod
-    def from_rows(cls, rows: Sequence[Sequence[int]], starts: Sequence[int]) -> Encoded:
+    def from_rows(cls, rows: Sequence[Sequence[int]], starts: Sequence[int] | np.ndarray) -> Encoded:
         """Lay rows end to end."""
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum([len(row) for row in rows], out=offsets[1:])
@@ -106,7 +108,7 @@ class TextEncoder:
         """The prompt as the model reads it, up to where the answer begins."""
         if isinstance(prompt, str) and not prompt:
             return ""
-        if not self.chat:
+        if self.template is not None:
             text = prompt if isinstance(prompt, str) else "\n".join(message.content for message in prompt)
             return self.template.replace("{prompt}", text)
         turns = [Message("user", prompt)] if isinstance(prompt, str) else list(prompt)
@@ -114,14 +116,17 @@ class TextEncoder:
             turns.insert(0, Message("system", self.system))
         messages = [{"role": turn.role, "content": turn.content} for turn in turns]
         try:
-            return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            written: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            return written
         except Exception as error:  # templates are programs of the model's author and raise anything
             raise DataError(f"The chat template refuses a conversation: {error}", "Give `--template` to use a plain one") from error
 
     def _raw(self, texts: Sequence[str], special: bool = False) -> list[list[int]]:
         if not texts:
             return []
-        return self.tokenizer(list(texts), add_special_tokens=special, return_attention_mask=False, verbose=False)["input_ids"]
+        found = self.tokenizer(list(texts), add_special_tokens=special, return_attention_mask=False, verbose=False)
+        ids: list[list[int]] = found["input_ids"]
+        return ids
 
     @functools.cached_property
     def _prefixed(self) -> bool:
@@ -249,4 +254,5 @@ class TextEncoder:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of generated tokens, without special tokens."""
-        return self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text

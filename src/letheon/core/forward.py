@@ -21,9 +21,10 @@ log = logging.getLogger("letheon")
 _BODIES: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 
 
-def unwrapped(module: nn.Module) -> nn.Module:
-    """The Hugging Face causal model inside a peft wrapper."""
-    return module.get_base_model() if hasattr(module, "get_base_model") else module
+def unwrapped(module: nn.Module) -> Any:
+    """The Hugging Face causal model inside a peft wrapper: a module with `config` and embeddings, which no common class declares."""
+    peft: Any = module
+    return peft.get_base_model() if hasattr(module, "get_base_model") else module
 
 
 def head_of(module: nn.Module) -> Head:
@@ -32,7 +33,7 @@ def head_of(module: nn.Module) -> Head:
     return Head(layer.weight, getattr(layer, "bias", None))
 
 
-def _body(module: nn.Module) -> nn.Module:
+def _body(module: nn.Module) -> Any:
     inner = unwrapped(module)
     return getattr(inner, inner.base_model_prefix, None) or inner.base_model
 

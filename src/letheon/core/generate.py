@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -108,7 +108,7 @@ def sampled(
     def choose(logits: Tensor, rows: Tensor, k: int) -> Tensor:
         z = logits.double() / temperature
         for at, row in enumerate(rows.tolist() if banned is not None else ()):
-            z[at, list(banned[row])] = -torch.inf
+            z[at, list(cast(Sequence[Sequence[int]], banned)[row])] = -torch.inf
         total = z.softmax(-1).cumsum(-1)
         u = draws[rows.cpu(), k].to(z.device, z.dtype) * total[:, -1]
         return (total <= u[:, None]).sum(-1)
@@ -148,8 +148,8 @@ def _extend(
 def _groups(module: nn.Module, lengths: dict[int, int], rooms: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Rows of ascending length that fit the memory for keys and values together."""
     config = unwrapped(module).config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", 1)
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    heads: Any = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", 1)
+    width: Any = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     weight = next(module.parameters())
     per_token = 2 * heads * width * getattr(config, "num_hidden_layers", 1) * weight.element_size()
     if weight.device.type == "cuda":

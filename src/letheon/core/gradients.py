@@ -75,7 +75,7 @@ def gradient_norms(
 
 def _without_end(encoded: Encoded) -> Encoded:
     """Rows without their last token, except where nothing would be left to score."""
-    rows = [encoded.row(i)[: -1 if scored > 1 else None].tolist() for i, scored in enumerate(encoded.scored)]
+    rows: list[list[int]] = [encoded.row(i)[: -1 if scored > 1 else None].tolist() for i, scored in enumerate(encoded.scored)]
     return Encoded.from_rows(rows, encoded.starts)
 
 

@@ -114,7 +114,8 @@ def read_guards(folder: Path, noted: Any, encoder: TextEncoder) -> list[Watch]:
     for method, place, digest in listed:
         if not place.is_dir():
             raise SubjectError(f"The guard `{method}` of {folder} is missing: there is no {place}", "Copy the whole folder again")
-        watch = load(method, "guard").read(place, encoder)
+        maker: Any = load(method, "guard")
+        watch = maker.read(place, encoder)
         if watch.digest != digest:
             raise SubjectError(f"The guard in {place} is damaged: it is not the one that was saved", "Copy the whole folder again")
         found.append(watch)

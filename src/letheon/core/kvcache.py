@@ -7,6 +7,7 @@ Here a step writes one column of a buffer, and attention reads a view of it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,14 +26,16 @@ class _Columns:
         self.filling: tuple[int, int] | None = (0, 0)
 
 
-class _Layer(DynamicLayer):
+class _Layer(DynamicLayer):  # type: ignore[misc]  # transformers says nothing of its types
     """Keys and values (rows, heads, columns, width) of one layer."""
+
+    is_initialized: bool
 
     def __init__(self, columns: _Columns):
         super().__init__()
         self.columns = columns
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_, **__) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         at = self.columns
         if not self.is_initialized:
             self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True

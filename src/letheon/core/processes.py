@@ -122,7 +122,7 @@ def answered(signs: Sequence[str] = ("",)) -> Iterator[None]:
     except RuntimeError as error:
         if not any(sign in str(error) for sign in signs):
             raise
-        what = f"Another of {size()} processes has ended, or gave no answer within {timeout():.0f} s"
+        what = f"Another of {os.environ.get('WORLD_SIZE', 1)} processes has ended, or gave no answer within {timeout():.0f} s"
         raise Lost(what, "Go on with `--resume` where a checkpoint was written") from error
 
 
@@ -165,6 +165,11 @@ def _gathered(value: Any) -> list[Any]:
     return found
 
 
+def told(error: Exception) -> RunError:
+    """An error that is none of ours, as one that other processes can be given."""
+    return RunError(f"Process {rank()} failed: {type(error).__name__}: {error}")
+
+
 def _told(error: Exception) -> tuple[type, str, str | None]:
     if isinstance(error, LetheonError):
         return type(error), error.message, error.hint
@@ -172,8 +177,10 @@ def _told(error: Exception) -> tuple[type, str, str | None]:
 
 
 def _raised(number: int, told: tuple[type, str, str | None]) -> Exception:
+    kind: Any
     kind, message, hint = told
-    return kind(message if kind is not RunError or hint else f"Process {number} failed: {message}", hint)
+    error: Exception = kind(message if kind is not RunError or hint else f"Process {number} failed: {message}", hint)
+    return error
 
 
 def once(function: Callable[[], T]) -> T:
@@ -181,7 +188,8 @@ def once(function: Callable[[], T]) -> T:
     with agreed() as here:
         if first():
             here.value = function()
-    return here.all[0]
+    value: T = here.all[0]
+    return value
 
 
 def share(things: Sequence[T]) -> Sequence[T]:
@@ -201,7 +209,7 @@ def summed(tensors: Sequence[Tensor]) -> None:
         for bucket in _buckets(tensors):
             flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
             distributed.all_reduce(flat)
-            for tensor, part in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
+            for tensor, part in zip(bucket, torch.split(flat, [tensor.numel() for tensor in bucket]), strict=True):
                 tensor.copy_(part.view_as(tensor))
 
 
@@ -238,7 +246,7 @@ def speaks() -> bool:
         return True
     from datetime import timedelta
 
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # exported, and not listed
 
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # no place that outlives the processes
         return True

@@ -21,7 +21,7 @@ def fast_products(module: nn.Module) -> Iterator[None]:
     if next(module.parameters()).device.type == "cpu" and available():
         layers = [part for part in module.modules() if type(part) is nn.Linear and "forward" not in vars(part)]
     for layer in layers:
-        layer.forward = partial(_forward, layer)
+        layer.forward = partial(_forward, layer)  # type: ignore[method-assign]
     try:
         yield
     finally:

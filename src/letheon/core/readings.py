@@ -10,12 +10,13 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
+from . import crew
 from .answers import PARTS, Answers, Which, measure
 from .batching import WINDOW
 from .data import Split
@@ -82,7 +83,8 @@ class Readings:
         """
         key = self._key("generations", split, max_new_tokens=max_new_tokens)
         store = self._store
-        return list(self._get(key, "generations", store.load_texts, store.save_texts, lambda: self._decode(split, max_new_tokens)))
+        said: list[str] = self._get(key, "generations", store.load_texts, store.save_texts, lambda: self._decode(split, max_new_tokens))
+        return list(said)
 
     def gradient_norms(self, split: Split, end_token: bool = False) -> np.ndarray:
         """For each row the mean over parameter tensors of the L2 norm of the gradient of its mean answer NLL, (n,).
@@ -94,7 +96,7 @@ class Readings:
 
 
         def measured() -> np.ndarray:
-            return gradient_norms(self.subject, split, end_token=end_token, tokens_per_batch=self.tokens_per_batch)
+            return crew.read(self.subject, split, gradient_norms, end_token=end_token, tokens_per_batch=self.tokens_per_batch)
 
         return self.numbers("gradient_norms", split, measured, end_token=end_token)
 
@@ -136,7 +138,8 @@ class Readings:
             key, with_moments, parts = (full, PARTS, PARTS) if moments else (plain, (), PARTS)
 
         def measured() -> tuple[Answers, np.ndarray]:
-            return measure(self.subject, split, moments=with_moments, tokens_per_batch=self.tokens_per_batch, parts=parts)
+            budget = self.tokens_per_batch
+            return crew.read(self.subject, split, measure, moments=with_moments, tokens_per_batch=budget, parts=parts)
 
         return self._get(key, "answers", lambda key: self._load(key, split, bool(with_moments)), self._save, measured)
 
@@ -144,7 +147,7 @@ class Readings:
         """Measure all parts, and the moments of the answers alone, in one pass that makes two readings."""
 
         def measured() -> tuple[Answers, np.ndarray]:
-            found, part = measure(self.subject, split, moments=PARTS[:1], tokens_per_batch=self.tokens_per_batch)
+            found, part = crew.read(self.subject, split, measure, moments=PARTS[:1], tokens_per_batch=self.tokens_per_batch)
             answers = (found.select(part == 0), part[part == 0])
             self._save(only, answers)
             self._keep(only, answers)
@@ -170,28 +173,24 @@ class Readings:
         if found is None:
             return None
         part = found.pop("part")
-        return Answers(**{name: found.get(name) for name in _COLUMNS + _MOMENTS}, n_rows=len(split)), part
+        columns: dict[str, Any] = {name: found.get(name) for name in _COLUMNS + _MOMENTS}
+        return Answers(**columns, n_rows=len(split)), part
 
     def _decode(self, split: Split, max_new_tokens: int) -> list[str]:
         bare = next((example for example in split if not example.prompt), None)
         if bare is not None:
             raise DataError(f"Row `{bare.id}` of `{split.name}` has no prompt to answer", "Generations need rows with prompt and answer")
         true = self.answers(split)
-        texts: list[str] = []
-        for first in range(0, len(split), WINDOW):
-            rows = split[first : first + WINDOW]
-            known = known_beginnings(true.top, true.target, true.offsets[first : first + len(rows) + 1])
-            prompts = self.subject.encoder.prompts(rows)
-            said = greedy(self.subject, prompts, max_new_tokens, known, tokens_per_batch=self.tokens_per_batch)
-            texts += [self.subject.encoder.decode(tokens).strip() for tokens in said]
-        return texts
+        known = known_beginnings(true.top, true.target, true.offsets)
+        return crew.read(self.subject, split, _said, {"known": known}, longest=max_new_tokens, budget=self.tokens_per_batch)
 
     def _get(
         self, key: str, kind: str, load: Callable[[str], T | None], save: Callable[[str, T], None], measured: Callable[[], T]
     ) -> T:
         if key in self._memory:
             self.hits["memory"] += 1
-            return self._memory[key]
+            known: T = self._memory[key]
+            return known
         value = load(key)
         if value is not None:
             self.hits["disk"] += 1
@@ -226,6 +225,16 @@ class Readings:
             "device": subject.device.type,
         }
         return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _said(subject: Subject, split: Split, known: Sequence[Sequence[int]], longest: int, budget: int) -> list[str]:
+    """What a subject answers to each prompt, whose first tokens are known."""
+    texts: list[str] = []
+    for first in range(0, len(split), WINDOW):
+        prompts = subject.encoder.prompts(split[first : first + WINDOW])
+        said = greedy(subject, prompts, longest, known[first : first + WINDOW], tokens_per_batch=budget)
+        texts += [subject.encoder.decode(tokens).strip() for tokens in said]
+    return texts
 
 
 def _freeze(value: Any) -> None:

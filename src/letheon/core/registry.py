@@ -129,7 +129,8 @@ def load(name: str, role: str | None = None) -> type:
     if not hasattr(module, class_name):
         what = f"`{plugin.name}` points to `{plugin.target}`, but the module has no `{class_name}`"
         raise MethodError(what, "The package that offers it names it wrongly")
-    return getattr(module, class_name)
+    found: type = getattr(module, class_name)
+    return found
 
 
 def public_class(module: ModuleType) -> type:

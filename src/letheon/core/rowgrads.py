@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,7 @@ class Record:
         """Keep one use of a parameter."""
         self.squared.setdefault(parameter, []).append(squared)
 
-    def _seen(self, part: nn.Module, inputs: tuple, output: Tensor) -> None:
+    def _seen(self, part: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         plain = len(inputs) == 1 and isinstance(inputs[0], Tensor) and isinstance(output, Tensor)
         if not plain or inputs[0].shape[:2] != output.shape[:2] or len(output) != self.b:
             raise NotCoveredError(f"{type(part).__name__} takes or gives something else than one tensor of rows")
@@ -66,10 +67,10 @@ class Record:
                 raise NotCoveredError(f"{type(part).__name__} stands before the embedding")
             self.leaves.append(output.requires_grad_(True))
         given, said = inputs[0], output.detach()
-        output.register_hook(lambda grad: self._returned(part, given, said, grad))
+        output.register_hook(lambda grad: self._returned(part, given, said, grad))  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
-    def _returned(self, part: nn.Module, given: Tensor, said: Tensor, grad: Tensor) -> None:
+    def _returned(self, part: Any, given: Tensor, said: Tensor, grad: Tensor) -> None:
         if isinstance(part, nn.Embedding):
             self._embedding(part, given, grad)
         elif _is_linear(part):
@@ -92,7 +93,7 @@ class Record:
         self.add(part.weight, (torch.bmm(grad, grad.transpose(1, 2)) * same).sum((1, 2)).clamp(min=0))
         self.looked_up[part.weight] = grad
 
-    def _small(self, part: nn.Module, given: Tensor, said: Tensor, grad: Tensor) -> None:
+    def _small(self, part: Any, given: Tensor, said: Tensor, grad: Tensor) -> None:
         own = {name: value for name, value in part._parameters.items() if value is not None}
         if sum(value.numel() for value in own.values()) > FEW or next(part.children(), None) is not None:
             raise NotCoveredError(f"{type(part).__name__} holds parameters of an unknown kind")
@@ -103,14 +104,15 @@ class Record:
             return
 
         def of_row(x: Tensor, g: Tensor) -> dict[str, Tensor]:
-            _, back = vjp(lambda weights: functional_call(part, weights, (x[None],))[0], own)
-            return back(g)[0]
+            back: Any = vjp(lambda weights: functional_call(part, weights, (x[None],))[0], own)[1]
+            found: dict[str, Tensor] = back(g)[0]
+            return found
 
         for name, found in vmap(of_row)(given.detach(), grad).items():
             self.add(own[name], found.flatten(1).float().square().sum(1))
 
 
-def _scales(part: nn.Module, given: Tensor, said: Tensor) -> bool:
+def _scales(part: Any, given: Tensor, said: Tensor) -> bool:
     """Whether a part's output is a normalised input times its weight vector, as in RMSNorm; tried once per weight."""
     weight = part.weight
     known = _SCALES.get(part)
@@ -149,9 +151,10 @@ class FromHead:
 def from_head(states: Tensor, head: Head, batch: Batch) -> FromHead:
     """Differentiate the mean NLL of each row with respect to hidden states and output embedding, some rows at a time."""
     b, t, _ = states.shape
+    table = cast(Tensor, head.weight)  # callers have seen that logits are a linear map
     mask = batch.scored_mask[:, 1:]  # (b, t - 1): position i predicts token i + 1
     width = int(mask.sum(1).max())
-    rows = max(1, CHUNK // (4 * width * head.weight.shape[0]))  # small tables of logits stay in the cache
+    rows = max(1, CHUNK // (4 * width * table.shape[0]))  # small tables of logits stay in the cache
     gradient, shared = torch.zeros_like(states), torch.zeros_like(states, dtype=torch.float32)
     weight, bias = [], []
     for first in range(0, b, rows):
@@ -164,7 +167,7 @@ def from_head(states: Tensor, head: Head, batch: Batch) -> FromHead:
         delta = head.logits(hidden).softmax(-1)
         delta.scatter_add_(2, batch.ids[part].gather(1, at + 1)[..., None], delta.new_full((*at.shape, 1), -1.0))
         delta.mul_((real / count[:, None])[..., None])
-        back = linear(delta.to(head.weight.dtype), head.weight.T).to(states.dtype)
+        back = linear(delta.to(table.dtype), table.T).to(states.dtype)
         gradient[part].scatter_add_(1, at[..., None].expand_as(back), back)
         inputs = delta.gather(2, batch.ids[part][:, None, :].expand(-1, width, -1))  # (r, m, t)
         shared[part] = torch.bmm(inputs.transpose(1, 2), hidden.float())
@@ -181,8 +184,8 @@ def fast_norms(module: nn.Module, batch: Batch) -> Tensor:
     """
     if not logits_are_linear(module):
         raise NotCoveredError("logits are no linear map of the final hidden states")
-    for parameter in module.parameters():
-        parameter.requires_grad_(False)  # gradients of activations are enough
+    for own in module.parameters():
+        own.requires_grad_(False)  # gradients of activations are enough
     record = Record(module, len(batch))
     try:
         with torch.enable_grad():

@@ -83,7 +83,7 @@ class Run:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
     @functools.cached_property
-    def accelerator(self):
+    def accelerator(self) -> Any:
         """The accelerate object that knows processes and devices; made on first use."""
         from accelerate import Accelerator
 
@@ -114,18 +114,20 @@ class Run:
             return torch.device(self._device)
         if self._device == "cpu" or not torch.cuda.is_available():
             return torch.device("cpu")
-        return self.accelerator.device
+        found: torch.device = self.accelerator.device
+        return found
 
     @functools.cached_property
     def compute_dtype(self) -> torch.dtype:
         """The number format of forward passes in training."""
         if self.dtype != "auto":
-            return getattr(torch, self.dtype)
+            found: torch.dtype = getattr(torch, self.dtype)
+            return found
         if self.device.type == "cuda":
             return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
         return torch.bfloat16 if self.device.type == "cpu" and _cpu_has_bfloat16() else torch.float32
 
-    def autocast(self) -> contextlib.AbstractContextManager:
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Mixed precision for a training step; does nothing in float32."""
         if self.compute_dtype == torch.float32:
             return contextlib.nullcontext()

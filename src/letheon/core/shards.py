@@ -67,7 +67,7 @@ class Slices(Mapping[str, State]):
         return Slices({**{key: self._known[key] for key in keys if key in self._known}, **new})
 
 
-class ShardsConfig(PretrainedConfig):
+class ShardsConfig(PretrainedConfig):  # type: ignore[misc]  # transformers says nothing of its types
     """What the models are, and which data each of them has learned."""
 
     model_type = "letheon-shards"
@@ -94,7 +94,7 @@ class Shards(nn.Module):
     config_class = ShardsConfig
     base_model_prefix = ""
 
-    def __init__(self, models: Sequence[nn.Module], places: Sequence[int], keys: Sequence[str], slices: Slices | None = None):
+    def __init__(self, models: Sequence[Any], places: Sequence[int], keys: Sequence[str], slices: Slices | None = None):
         super().__init__()
         self.models, self.slices = nn.ModuleList(models), slices or Slices()
         self.config = ShardsConfig(models[0].config.to_dict(), places, keys)
@@ -106,7 +106,9 @@ class Shards(nn.Module):
 
     def get_input_embeddings(self) -> nn.Module:
         """Those of the first model."""
-        return self.models[0].get_input_embeddings()
+        first: Any = self.models[0]
+        found: nn.Module = first.get_input_embeddings()
+        return found
 
     def get_output_embeddings(self) -> None:
         """There is no common one."""
@@ -122,7 +124,8 @@ class Shards(nn.Module):
         """Write the models, the slices and the configuration."""
         folder = Path(folder)
         self.config.save_pretrained(folder)
-        for model, place in zip(self.models, self.config.places, strict=True):
+        models: Any = self.models
+        for model, place in zip(models, self.config.places, strict=True):
             model.save_pretrained(folder / f"shard-{place:03d}", **more)
         for key, state in self.slices.items():
             (folder / SLICES).mkdir(exist_ok=True)

@@ -9,6 +9,7 @@ import logging
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,8 @@ class Store:
         path = self._path(key, "npz")
         if path is not None:
             buffer = io.BytesIO()
-            np.savez(buffer, key=np.array(key), **arrays)
+            named: dict[str, Any] = {"key": np.array(key), **arrays}
+            np.savez(buffer, **named)
             write_bytes(path, buffer.getvalue())
 
     def load_arrays(self, key: str, names: Sequence[str]) -> dict[str, np.ndarray] | None:

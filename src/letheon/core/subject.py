@@ -149,7 +149,8 @@ class Subject:
             if is_adapted(self.module):
                 save_adapter(self.module, self.encoder.tokenizer, work)
             else:
-                self.module.save_pretrained(work, safe_serialization=True)
+                module: Any = self.module
+                module.save_pretrained(work, safe_serialization=True)
             self.encoder.tokenizer.save_pretrained(work)
             notes = {"format": "letheon.subject/1", "encoder": self.encoder.described(), "lineage": [asdict(step) for step in self.lineage]}
             if watches(self.module):

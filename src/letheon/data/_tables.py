@@ -7,12 +7,10 @@ A `.json` file holds a list, an object with one list in it, or (as TOFU's files 
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import itertools
 import json
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,19 +19,11 @@ from typing import Any
 from letheon.core.errors import DataError, nearest
 
 from ._fields import shown
+from ._reading import Limits, first_lines, lines_of, read_bytes, too_large, too_long
 
 LINES, WHOLE, CELLS, PARQUET, TEXT = (".jsonl", ".ndjson"), (".json",), (".csv", ".tsv"), (".parquet", ".pq"), (".txt",)
 KNOWN = LINES + WHOLE + CELLS + PARQUET + TEXT
-_MEGABYTE = 1_000_000
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The largest input that is read: `megabytes` of a file once unpacked, `rows` of a file, `characters` of a text."""
-
-    megabytes: float = 1024
-    rows: int = 2_000_000
-    characters: int = 20_000_000
+_BATCH, _UNPACKED = (16, 1024), 256_000_000  # rows of Parquet at a time, and about how many bytes of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,27 +92,6 @@ def _check_is_file(path: Path) -> None:
     raise DataError(f"There is no file {path}", f"Did you mean `{near}`?" if near else None)
 
 
-def read_bytes(path: Path, limits: Limits) -> bytes:
-    """The content of a file, unpacked, without byte order mark.
-
-    Raises:
-        DataError: it cannot be read or unpacked, is too large, or is UTF-16.
-    """
-    most = int(limits.megabytes * _MEGABYTE)
-    try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-            raw = file.read(most + 1)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is not a whole gzip file: {error}", "Was the download cut short?") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    if len(raw) > most:
-        raise DataError(f"{path} holds more than {limits.megabytes:g} MB", "Split it, or raise `max_megabytes`")
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise DataError(f"{path} is UTF-16, not UTF-8", "Save it as UTF-8")
-    return raw.removeprefix(b"\xef\xbb\xbf")
-
-
 def read_lines(path: Path, limits: Limits) -> list[str]:
     """The lines of a text file that are not empty, without spaces around them."""
     lines = [line.strip() for line in _decode(read_bytes(path, limits), str(path)).splitlines()]
@@ -139,21 +108,25 @@ def _decode(raw: bytes, where: str, first_line: int | None = 1) -> str:
 
 
 def _from_text(path: Path, kind: str, limits: Limits, names: frozenset[str]) -> Iterator[Record]:
-    raw = read_bytes(path, limits)
-    if not re.search(rb"\S", raw):
+    head = first_lines(path, limits)
+    if not head:
+        read_bytes(path, limits)  # a file of nothing but blanks may be too large as well
         raise DataError(f"{path} is empty", "A split needs at least one row")
+    if kind in (*LINES, *WHOLE) and _is_lines(head, kind):
+        return _lines(path, limits)
+    raw = read_bytes(path, limits)
     if kind in TEXT:
+        if len(raw) > limits.row_bytes:
+            raise too_long(f"{path}, row 1", limits, "A text file is one row: split it")
         return iter([Record(path, 1, {"text": _decode(raw, str(path))})])
     if kind in CELLS:
         return _cells(path, _decode(raw, str(path)), limits, "\t" if kind == ".tsv" else None)
-    if _is_lines(raw, kind):
-        return _lines(path, raw)
-    return _whole(path, _decode(raw, str(path)), names)
+    return _whole(path, _decode(raw, str(path)), names, limits)
 
 
-def _is_lines(raw: bytes, kind: str) -> bool:
+def _is_lines(head: list[bytes], kind: str) -> bool:
     """Whether JSON is one value a line: said by the name, or seen where one of the first two lines is whole by itself."""
-    first, second = [*(hit[0] for hit in itertools.islice(re.finditer(rb"\S[^\n]*", raw), 2)), b""][:2]
+    first, second = [*head, b""][:2]
     if kind in LINES and not first.startswith(b"["):
         return True
     return bool(second) and (_is_value(first, dict, str) or first.startswith(b"{") and _is_value(second, dict))
@@ -174,12 +147,8 @@ def _why(error: Exception, line: bool = True) -> str:
     return "nested too deeply" if isinstance(error, RecursionError) else str(error).partition(";")[0]
 
 
-def _lines(path: Path, raw: bytes) -> Iterator[Record]:
-    row = 0
-    for line, content in enumerate(io.BytesIO(raw), 1):
-        if not content.strip():
-            continue
-        row += 1
+def _lines(path: Path, limits: Limits) -> Iterator[Record]:
+    for row, line, content in lines_of(path, limits):
         where = Record(path, row, None, line).where
         try:
             value = json.loads(_decode(content, where, None))
@@ -188,12 +157,14 @@ def _lines(path: Path, raw: bytes) -> Iterator[Record]:
         yield Record(path, row, value, line)
 
 
-def _whole(path: Path, text: str, names: frozenset[str]) -> Iterator[Record]:
+def _whole(path: Path, text: str, names: frozenset[str], limits: Limits) -> Iterator[Record]:
+    if text.lstrip().startswith("["):
+        yield from _listed(path, text, limits)
+        return
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        row = f", row {_broken_row(text)}" if text.lstrip().startswith("[") else ""
-        raise DataError(f"{path}{row}: broken JSON, {_why(error)}", "Is a comma, quote or bracket missing there?") from error
+        raise DataError(f"{path}: broken JSON, {_why(error)}", "Is a comma, quote or bracket missing there?") from error
     if isinstance(value, dict):
         lists = [key for key, part in value.items() if isinstance(part, list)]
         is_row = not lists or any(key.strip().casefold() in names for key in value)
@@ -206,19 +177,27 @@ def _whole(path: Path, text: str, names: frozenset[str]) -> Iterator[Record]:
         yield Record(path, row, part)
 
 
-def _broken_row(text: str) -> int:
-    """The number of the row of a JSON list that cannot be read."""
-    decode, space = json.JSONDecoder().raw_decode, re.compile(r"\s*")
-    row, at = 1, text.index("[") + 1
-    while True:
-        try:
-            _, at = decode(text, space.match(text, at).end())  # type: ignore[union-attr]
-        except (ValueError, RecursionError):
-            return row
-        at = space.match(text, at).end()  # type: ignore[union-attr]
-        if text[at : at + 1] != ",":
-            return row
-        row, at = row + 1, at + 1
+def _listed(path: Path, text: str, limits: Limits) -> Iterator[Record]:
+    """The rows of a JSON list, one at a time, so that no more of them are made than the limits allow."""
+    decode, space = json.JSONDecoder().raw_decode, re.compile(r"[ \t\n\r]*")
+    row, at = 1, space.match(text, text.index("[") + 1).end()  # type: ignore[union-attr]
+    more = text[at : at + 1] != "]"
+    try:
+        while more:
+            value, end = decode(text, at)
+            if end - at > limits.row_bytes:
+                raise too_long(f"{path}, row {row}", limits)
+            yield Record(path, row, value)
+            at = space.match(text, end).end()  # type: ignore[union-attr]
+            more = text[at : at + 1] == ","
+            if more:
+                row, at = row + 1, space.match(text, at + 1).end()  # type: ignore[union-attr]
+        if text[at : at + 1] != "]":
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, at)
+        if space.match(text, at + 1).end() != len(text):  # type: ignore[union-attr]
+            raise json.JSONDecodeError("Extra data", text, at + 1)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}, row {row}: broken JSON, {_why(error)}", "Is a comma, quote or bracket missing there?") from error
 
 
 def _cells(path: Path, text: str, limits: Limits, separator: str | None) -> Iterator[Record]:
@@ -228,12 +207,12 @@ def _cells(path: Path, text: str, limits: Limits, separator: str | None) -> Iter
         separator = next((mark for mark in ",;\t" if mark in head), ",")
     before = csv.field_size_limit(max(limits.characters * 2, 131_072))  # a setting of the whole process, put back below
     try:
-        yield from list(_table(path, csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)))
+        yield from list(_table(path, csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True), limits))
     finally:
         csv.field_size_limit(before)
 
 
-def _table(path: Path, reader: Any) -> Iterator[Record]:
+def _table(path: Path, reader: Any, limits: Limits) -> Iterator[Record]:
     header: list[str] | None = None
     row, line = 0, 1
     try:
@@ -252,9 +231,16 @@ def _table(path: Path, reader: Any) -> Iterator[Record]:
                 where = Record(path, row, None, first).where
                 hint = "A text with a separator or line break in it must stand in quotes"
                 raise DataError(f"{where} has {len(cells)} cells, the header has {len(header)}", hint)
-            yield Record(path, row, dict(zip(header, cells, strict=True)), first)
+            record = Record(path, row, dict(zip(header, cells, strict=True)), first)
+            if sum(map(len, cells)) > limits.row_bytes:
+                raise too_long(record.where, limits)
+            if row > limits.rows + 1:  # the one that counts rows says so
+                return
+            yield record
     except csv.Error as error:
         where = Record(path, row + (header is not None), None, line).where
+        if "field larger" in str(error):
+            raise DataError(f"{where} has a cell of more than {csv.field_size_limit()} characters", "Is a quote left open?") from error
         raise DataError(f"{where}: broken CSV, {error}", "Is a quote left open?") from error
 
 
@@ -266,13 +252,21 @@ def _parquet(path: Path, limits: Limits) -> Iterator[Record]:
         raise DataError(f"{path}: reading Parquet needs the package pyarrow", "Install `letheon[parquet]`") from error
     try:
         with parquet.ParquetFile(path) as file:
-            size = sum(file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups))
-            if size > limits.megabytes * _MEGABYTE:
-                raise DataError(f"{path} holds more than {limits.megabytes:g} MB", "Split it, or raise `max_megabytes`")
-            row = 0
-            for batch in file.iter_batches(batch_size=1024):
+            groups = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
+            if sum(group.total_byte_size for group in groups) > limits.file_bytes:
+                raise too_large(path, limits)
+            # a text that stands in a dictionary once may stand in a thousand rows
+            largest = max((group.column(k).total_uncompressed_size for group in groups for k in range(group.num_columns)), default=1)
+            row = size = 0
+            for batch in file.iter_batches(batch_size=min(max(_UNPACKED // max(1, largest), _BATCH[0]), _BATCH[1])):
+                size += batch.nbytes
+                if size > limits.file_bytes:
+                    raise too_large(path, limits)
                 for value in batch.to_pylist():
                     row += 1
-                    yield Record(path, row, value)
+                    record = Record(path, row, value)
+                    if sum(len(part) for part in value.values() if isinstance(part, str | bytes)) > limits.row_bytes:
+                        raise too_long(record.where, limits)
+                    yield record
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a whole Parquet file: {str(error).splitlines()[0]}", "Was the download cut short?") from error

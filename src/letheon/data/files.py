@@ -48,6 +48,7 @@ class FilesSettings(Settings):
     max_rows: int = Field(2_000_000, ge=1, le=2**31, description="rows of a file above which it is refused")
     max_megabytes: float = Field(1024, gt=0, le=2**20, description="megabytes of a file, unpacked, above which it is refused")
     max_characters: int = Field(20_000_000, ge=1, le=2**29, description="characters of one text above which it is refused")
+    max_row_megabytes: float = Field(32, gt=0, le=2**11, description="megabytes of a row in the file above which it is refused")
 
     @field_validator("fields")
     @classmethod
@@ -94,7 +95,7 @@ class Files(Source):
         paths.update((name, Path(path)) for name, path in chosen.splits.items())
         if not paths:
             raise DataError("`files` was given no file", "Give at least one of `forget`, `retain`, `holdout` and `splits`")
-        limits = Limits(chosen.max_megabytes, chosen.max_rows, chosen.max_characters)
+        limits = Limits(chosen.max_megabytes, chosen.max_rows, chosen.max_characters, chosen.max_row_megabytes)
         records = {name: load_records(path, chosen.fields, limits, chosen.limit) for name, path in paths.items()}
         check_named(chosen.fields, {str(paths[name]): field_names(rows) for name, rows in records.items()})
         splits, warnings = {}, []

@@ -39,7 +39,8 @@ def concept_words(subject: Subject, words: Sequence[str], forget: Split, retain:
         own, others = (_counts(subject, split) for split in (forget, retain))
         rate = lift / sum(others.values())
         ids = {token for token, n in own.items() if n / sum(own.values()) >= rate * (others[token] + 1)}
-    mask = torch.zeros(head_of(subject.module).weight.shape[0], dtype=torch.bool)
+    embedding = head_of(subject.module).weight
+    mask = torch.zeros(len(embedding), dtype=torch.bool, device=embedding.device)
     mask[sorted(ids - set(tokenizer.all_special_ids))] = True
     if not mask.any():
         raise DataError("No token sets the forget answers apart from the retain answers", "Give `words`, or a lower `lift`")

@@ -17,6 +17,9 @@
     learning_rate = { low = 1e-4, high = 2e-3, log = true }       # a range, only with trials
     beta = [0.02, 0.05, 0.1]                                      # a choice of values
     retain = "nll"                                                # fixed
+
+    [audits]                                     # models that are there already: each is audited as it is, and is a row of the table
+    theirs = "hf:path=models/theirs"
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from typing import Any
 
 from letheon.core import registry
 from letheon.core.errors import DataError, SettingsError
-from letheon.core.settings import Field, Settings, parse_settings
+from letheon.core.settings import Choice, Field, Settings, parse_settings
 
 from .recipe import Recipe, merged
 
@@ -41,12 +44,16 @@ class Sweep(Settings):
     """Methods x settings x seeds over one recipe."""
 
     base: dict[str, Any] = Field(description="a recipe without `method`, `out` and `seed`")
-    methods: dict[str, dict[str, Any]] = Field(min_length=1, description="label -> settings: a value, a list of values, or a range")
+    methods: dict[str, dict[str, Any]] = Field({}, description="label -> settings: a value, a list of values, or a range")
+    audits: dict[str, Choice] = Field({}, description="label -> a model that is audited as it is: `hf:path=FOLDER`, or a maker")
     common: dict[str, Any] = Field({}, description="settings for every method that has them")
     out: str = Field(min_length=1, description="folder for the cells, the table and the page")
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="seeds of each cell")
     trials: int = Field(0, ge=0, description="tuning trials of each method on rows that stay; 0 makes every combination a cell")
     workers: int = Field(1, ge=1, description="cells at once, each in a process of its own")
+    cpus: int | None = Field(None, ge=1, le=1024, description="threads of a cell, and what Ray sets aside for it; none: all here, 1 there")
+    gpus: float = Field(0.0, ge=0, le=64, description="GPUs that Ray sets aside for a cell; 0.5 lets two share one")
+    retries: int = Field(3, ge=0, le=100, description="how often Ray begins a cell again whose process was killed")
     models: bool = Field(True, description="keep the changed model of every cell")
     columns: tuple[str, ...] = Field((), description="columns of the table, such as `forget/probability`; empty: the usual ones")
 
@@ -83,11 +90,21 @@ class Axes:
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a sweep: `row` is what the table calls all seeds of it together."""
+    """One run of a sweep: `row` is what the table calls all seeds of it together.
+
+    Attributes:
+        judged: the model that is audited as it is; None where the recipe makes one.
+    """
 
     row: str
     seed: int
     recipe: Recipe
+    judged: Choice | None = None
+
+    @property
+    def what(self) -> dict[str, Any]:
+        """The method with its settings, or the model."""
+        return (self.recipe.method if self.judged is None else self.judged).model_dump(mode="json")
 
     @property
     def folder(self) -> Path:
@@ -102,6 +119,8 @@ def axes(sweep: Sweep) -> list[Axes]:
         SettingsError: a range without trials, or one that is empty; an empty list.
         MethodError: there is no method of that name.
     """
+    if not (sweep.methods or sweep.audits):
+        raise SettingsError("A sweep needs `methods`, `audits` or both", "For example a table `[methods.npo]`")
     found = []
     for label, values in sweep.methods.items():
         fixed: dict[str, Any] = {"name": label}
@@ -142,12 +161,14 @@ def cells(sweep: Sweep, chosen: dict[str, list[dict[str, Any]]]) -> list[Cell]:
     rows = [
         (_row(one, values, len(chosen[one.label])), {**one.fixed, **values}) for one in axes(sweep) for values in chosen[one.label]
     ]
+    rows += [(label, {"name": "none"}) for label in sweep.audits]
     names = [slug(row) for row, _ in rows]
     twice = next((row for (row, _), name in zip(rows, names, strict=True) if names.count(name) > 1), None)
     if twice is not None:
         raise SettingsError(f"Two rows of the sweep would lie in the folder `{slug(twice)}`", "Give the methods other labels")
+    folder = Path(sweep.out) / "cells"
     return [
-        Cell(row, seed, recipe(sweep, method, seed, Path(sweep.out) / "cells" / f"{slug(row)}-{seed}"))
+        Cell(row, seed, recipe(sweep, method, seed, folder / f"{slug(row)}-{seed}"), sweep.audits.get(row))
         for seed in sweep.seeds
         for row, method in rows
     ]

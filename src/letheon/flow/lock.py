@@ -20,6 +20,10 @@ log = logging.getLogger("letheon")
 NAME = "lock"
 
 
+class Held(RunError):
+    """Another process works in the folder."""
+
+
 @contextlib.contextmanager
 def alone(folder: Path, shown: Path) -> Iterator[None]:
     """Hold `folder` for this process. It is made, and is gone after the block if it is empty.
@@ -62,7 +66,7 @@ def _locked(folder: Path, shown: Path) -> int:
         if not held:
             owner = os.pread(file, 200, 0).decode("utf-8", "replace").strip() or "another process"
             os.close(file)
-            raise RunError(f"{shown} is in use by {owner}", "Wait until it is done, or choose another output folder")
+            raise Held(f"{shown} is in use by {owner}", "Wait until it is done, or choose another output folder")
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file), os.stat(folder / NAME)):
                 os.ftruncate(file, 0)

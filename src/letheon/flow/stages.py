@@ -210,6 +210,7 @@ def execute(
 
 def _executed(recipe: Recipe, out: Path, replace: bool, resume: bool, progress: bool, command: str) -> Findings | None:
     from letheon import api
+    from letheon.core import crew
 
     data, method, selection = load_data(recipe.data), make_change(recipe.method), Selection(recipe.select)
     check_kept(method, data)
@@ -227,15 +228,18 @@ def _executed(recipe: Recipe, out: Path, replace: bool, resume: bool, progress: 
         finally:
             run.close()
         retrained = make_subject(recipe.retrained, data, _stage(run, "retrained")) if recipe.retrained and recipe.audit else None
-        if not processes.first():
-            return None
-        after.save(work / "model", replace=True)
+        if processes.first():
+            after.save(work / "model", replace=True)
         if recipe.audit is not None:
             context = {"command": command, "recipe": recipe.model_dump(mode="json")}
             context["cost"] = {clock: round(seconds, 2) for clock, seconds in cost.items()}
             models = {"before": before, "after": after, "retrained": retrained}
-            with processes.alone():
-                findings = audited(recipe.audit, models, selection.seen(windowed(data, after, recipe.window)), run, context)
+            with crew.together(models, run) as leads:
+                if leads:
+                    findings = audited(recipe.audit, models, selection.seen(windowed(data, after, recipe.window)), run, context)
+        if not processes.first():
+            return None
+        if findings is not None:
             findings.save(work / "findings.json")
             api.report(findings).save(work / "report.html")
         output.place(work, out, replace=replace)

@@ -1,31 +1,39 @@
 """Sweeps: methods x settings x seeds, each cell a run folder, a table and a page at the end.
 
-Cells run in local processes through joblib, which is the place for a cluster too: inside `joblib.parallel_config(backend="ray")` the same
-calls are Ray tasks. A cell that is done is never run again; what was interrupted goes on when the same command is given again.
+Cells run in local processes through joblib, or as Ray tasks (`cluster.py`). A cell that is done is never run again; what was interrupted
+goes on when the same command is given again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from letheon.core.errors import LetheonError, MethodError, RunError
+from letheon.core.settings import Choice
 
 from . import lock, output
 from .grid import Axes, Cell, Sweep, axes, cells, recipe
+
+if TYPE_CHECKING:
+    from .cluster import Each
 
 log = logging.getLogger("letheon")
 MADE = ("original", "retrained", "cells", "trials", "results.json", "table.md", "sweep.html", "tuning.json", lock.NAME)
 
 
-def swept(plan: Sweep, *, force: bool = False, progress: bool = True) -> dict[str, Any]:
+def swept(plan: Sweep, *, force: bool = False, progress: bool = True, ray: str | None = None) -> dict[str, Any]:
     """Run a sweep and write `results.json`, `table.md` and `sweep.html` into its folder.
+
+    Args:
+        ray: address of the Ray cluster that cells run on (see `cluster.joined`); None runs them in local processes.
 
     Raises:
         LetheonError: the file, a method or a setting is wrong, before anything is run.
@@ -39,20 +47,26 @@ def swept(plan: Sweep, *, force: bool = False, progress: bool = True) -> dict[st
         output.sweep_up(out)
         if force:
             output.empty(out)
-        return _all(plan, methods, out, progress)
+        if ray is None:
+            return _all(plan, methods, out, progress, functools.partial(_locally, plan))
+        from .cluster import joined
+
+        with joined(ray, plan) as each:
+            return _all(plan, methods, out, progress, each)
 
 
-def _all(plan: Sweep, methods: list[Axes], out: Path, progress: bool) -> dict[str, Any]:
+def _all(plan: Sweep, methods: list[Axes], out: Path, progress: bool, each: Each) -> dict[str, Any]:
     """Every cell, and the table and page at the end."""
     from letheon.core.files import write_text
     from letheon.report import sweep as page
 
     plan = _with_models(plan, progress=progress)
-    chosen, tuning = _chosen(plan, methods, progress=progress)
+    chosen, tuning = _chosen(plan, methods, each, progress=progress)
     jobs = cells(plan, chosen)
-    found = _each(_cell, [(cell, plan.models) for cell in jobs], plan.workers, "cells", progress)
+    found = _each(each, _cell, [(cell, plan.models) for cell in jobs], "cells", progress)
     rows = [
-        {"row": cell.row, "seed": cell.seed, "method": cell.recipe.method.model_dump(mode="json"), "folder": str(cell.folder), **result}
+        {"row": cell.row, "seed": cell.seed, "method": cell.what, "folder": str(cell.folder), **result}
+        | ({} if cell.judged is None else {"judged": True})
         for cell, result in zip(jobs, found, strict=True)
     ]
     results = {"out": str(out), "seeds": list(plan.seeds), "columns": list(plan.columns), "tuning": tuning, "cells": rows}
@@ -69,16 +83,17 @@ def _all(plan: Sweep, methods: list[Axes], out: Path, progress: bool) -> dict[st
 def _checked(plan: Sweep, methods: list[Axes]) -> None:
     """Every method with each of its listed values once, the data source and the audit, before anything is run."""
     from letheon.core import registry
-    from letheon.core.settings import Choice
 
     from . import stages
 
+    known = recipe(plan, {"name": "none"}, 0, Path(plan.out))
+    if known.audit is None:
+        raise MethodError("A sweep compares audits, and its base has none", 'For example `audit = "tofu"` under [base]')
+    registry.make(known.audit, "audit")
+    registry.find(known.data.name, "data")
+    for model in plan.audits.values():
+        registry.find(model.name, "subjects")
     for one in methods:
-        known = recipe(plan, one.fixed, 0, Path(plan.out))
-        registry.make(known.audit or Choice(name="tofu"), "audit")
-        if known.audit is None:
-            raise MethodError("A sweep compares audits, and its base has none", 'For example `audit = "tofu"` under [base]')
-        registry.find(known.data.name, "data")
         for key, values in one.free.items():
             for value in values if isinstance(values, tuple) else (values.low, values.high):
                 stages.make_change(Choice(**{**one.fixed, key: int(value) if not isinstance(values, tuple) and values.whole else value}))
@@ -118,12 +133,12 @@ def _with_models(plan: Sweep, *, progress: bool) -> Sweep:
     return plan.model_copy(update={"base": base})
 
 
-def _chosen(plan: Sweep, methods: list[Axes], *, progress: bool) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
+def _chosen(plan: Sweep, methods: list[Axes], each: Each, *, progress: bool) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
     """The values of each method: all combinations, or those of the best trial."""
     if not plan.trials:
         return {one.label: list(one.combinations()) for one in methods}, {}
     free = [one for one in methods if one.free]
-    done = _each(_trials, [(plan, one) for one in free], plan.workers, "methods tuned", progress)
+    done = _each(each, _trials, [(plan, one) for one in free], "methods tuned", progress)
     tuning = {one.label: trials for one, trials in zip(free, done, strict=True)}
     for label, trials in tuning.items():
         if not any(trial["score"] for trial in trials):
@@ -132,24 +147,43 @@ def _chosen(plan: Sweep, methods: list[Axes], *, progress: bool) -> tuple[dict[s
     return {one.label: best.get(one.label, [{}]) for one in methods}, tuning
 
 
-def _each(function: Callable[..., Any], jobs: list[tuple[Any, ...]], workers: int, what: str, progress: bool) -> list[Any]:
-    """`function(*job)` for every job, in order; `workers` processes at once."""
-    from joblib import Parallel, delayed
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
+def _each(each: Each, function: Callable[..., Any], jobs: list[tuple[Any, ...]], what: str, progress: bool) -> list[Any]:
+    """`function(*job)` for every job, in order, with a bar; an error that one gives back ends all."""
     from rich.console import Console
     from rich.progress import track
 
-    results = Parallel(n_jobs=workers, return_as="generator", batch_size=1)(delayed(function)(*job) for job in jobs)
     found = []
-    try:
+    with contextlib.closing(each(function, jobs)) as results:
         for one in track(results, what, len(jobs), console=Console(stderr=True), disable=not progress):
             if isinstance(one, LetheonError):
                 raise one
             found.append(one)
+    return found
+
+
+def _locally(plan: Sweep, function: Callable[..., Any], jobs: list[tuple[Any, ...]]) -> Generator[Any]:
+    """As `cluster.Each`, in processes of this machine, `workers` of them at once."""
+    from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    call = delayed(functools.partial(_threaded, plan.cpus, function))
+    try:
+        yield from Parallel(n_jobs=plan.workers, return_as="generator", batch_size=1)(call(*job) for job in jobs)
     except TerminatedWorkerError as error:
         hint = "Memory may have run out: lower `workers`, and give the command again to go on"
         raise RunError("A process of the sweep was killed", hint) from error
-    return found
+
+
+def _threaded(threads: int | None, function: Callable[..., Any], *job: Any) -> Any:
+    """`function(*job)` with so many threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        return function(*job)
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager
@@ -204,11 +238,38 @@ def _findings(cell: Cell) -> Any:
 
     if (cell.folder / "findings.json").is_file():
         findings = Findings.load(cell.folder)
-        if findings.context.get("recipe") != cell.recipe.model_dump(mode="json"):
+        if any(findings.context.get(key) != value for key, value in _about(cell).items()):
             raise RunError(f"{cell.folder} is a cell of another sweep", "Give `--force` to start anew, or another `out`")
         shutil.rmtree(output.work_folder(cell.folder), ignore_errors=True)  # there is one if the process was killed at the very end
         return findings
+    if cell.judged is not None:
+        return _judged(cell, cell.judged)
     work = output.work_folder(cell.folder)
     stopped = work.is_dir()
     begun = stopped and output.saved(work)
     return stages.execute(cell.recipe, resume=begun, force=stopped and not begun, progress=False)[1]
+
+
+def _about(cell: Cell) -> dict[str, Any]:
+    """What the findings of a cell say of how they were made."""
+    made = {"recipe": cell.recipe.model_dump(mode="json")}
+    return made if cell.judged is None else {**made, "judged": cell.judged.model_dump(mode="json")}
+
+
+def _judged(cell: Cell, model: Choice) -> Any:
+    """Audit a model as it is, beside the original and the retrained one: a folder with findings and report."""
+    from letheon import api
+    from letheon.core.files import whole_folder
+
+    from . import stages
+
+    recipe = cell.recipe
+    with output.claimed(cell.folder, force=True), whole_folder(cell.folder, replace=True) as work:
+        data, run = stages.load_data(recipe.data), stages.make_run(recipe, None, progress=False)
+        choices = {"before": recipe.subject, "after": model, "retrained": recipe.retrained}
+        models = {label: stages.make_subject(choice, data, run) for label, choice in choices.items() if choice is not None}
+        rows = stages.windowed(data, models["after"], recipe.window)
+        findings = stages.audited(recipe.audit or Choice(name="tofu"), models, rows, run, _about(cell))
+        findings.save(work / "findings.json")
+        api.report(findings).save(work / "report.html")
+    return findings

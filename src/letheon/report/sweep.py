@@ -125,6 +125,7 @@ def compared(results: Mapping[str, Any]) -> Compared:
     known = {key for cell in cells for key, value in cell.get("values", {}).items() if finite(value) is not None}
     columns = [key for key in results.get("columns") or USUAL if key in known]
     retrain = _seconds(rows.get("retrain", ()))
+    judged = {cell["row"] for cell in cells if cell.get("judged")}  # models that were audited as they are: no cost is known
     spreads = {row: {key: _spread(found, key) for key in columns} for row, found in rows.items()}
     points = {row: _point(found, anchors.get("retrained", {})) for row, found in rows.items()}
     knew, never = (finite(anchors.get(label, {}).get(FORGOTTEN)) for label in ("before", "retrained"))
@@ -139,7 +140,8 @@ def compared(results: Mapping[str, Any]) -> Compared:
         text = tuple(spreads[row][key].text() if spreads[row][key].values else ("failed", "") for key in columns)
         failed = [cell["failed"] for cell in found if "failed" in cell]
         note = f"{len(failed)} of {len(found)} seeds failed: {failed[0]}" if failed else ""
-        lines.append(Line(clean(row, 80), (*text, _cost(_seconds(found), retrain)), row in front, clean(note, 300), place))
+        cost = _cost(_seconds(found), retrain) if failed or row not in judged else ("", "")
+        lines.append(Line(clean(row, 80), (*text, cost), row in front, clean(note, 300), place))
     titles = [_title(key) for key in columns] + ["cost, retrain = 1" if retrain.values else "processor seconds"]
     trials = max((len(found) for found in results.get("tuning", {}).values()), default=0)
     settings = tuple((clean(row, 80), clean(_settings(found[0]["method"]), 400)) for row, found in rows.items())

@@ -69,13 +69,15 @@ class Trainer:
         self.objective, self.subject, self.feed, self.run, self.mark = objective, subject, feed, run, mark
         self.space, self.sharded = objective.space, sharded
         self.rule: Rule = make(settings.rule, "train/rules")
+        self.rule.start(lambda rows: retain_mean(objective, subject, feed, run, rows))
+        if sharded is not None:
+            sharded.cut()
         self.named = {name: p for name, p in subject.module.named_parameters() if p.requires_grad}
         self.parameters = list(self.named.values())
         self.optimizer = optimizer_for(self.parameters, settings)
         self.step = 0
         self.world, self.rank = processes.size(), processes.rank()
         self.rule_state: dict[str, Tensor] = {}  # as it was after the last whole step
-        self.rule.start(lambda rows: retain_mean(objective, subject, feed, run, rows))
 
     def gradients(self, rows: Rows) -> _Measured:
         """Put the gradient of one step into `.grad` of the parameters."""
@@ -86,21 +88,23 @@ class Trainer:
         separate: dict[str, list[Tensor]] = {}
         sums: dict[str, Tensor] = {}
         weights: dict[str, float] = {}
-        for parameter in self.parameters:
-            parameter.grad = None
+        self.optimizer.zero_grad()
         with processes.agreed() if self.sharded is None else sharding.unbroken() as here:
             pieces = self.feed.micro_steps(ours, objective.tied)
             for piece, factor in sharding.padded(pieces, rows if self.sharded else None):
                 means = self._means(piece, counts, weights, factor)
                 for name, mean in means.items():
                     sums[name] = sums.get(name, torch.zeros((), device=self.feed.device)) + mean.detach()
-                self._backward(means, weights, separate)
+                if self.sharded is None or not self.rule.separate:
+                    self._backward(means, weights, separate)
+                else:
+                    sharding.in_turn(means, lambda: self._means(piece, counts, weights, factor), self.parameters, separate)  # noqa: B023
             own = self.space.terms(self.subject)  # on weights alone: each process brings its share
             weights |= {name: term.weight for name, term in own.items()}
             self._backward({name: term.total / self.world for name, term in own.items()}, weights, separate)
             apart = self.parameters if self.sharded is None else []  # whose gradients are still to be added up
             here.value = Share({name: float(value) for name, value in sums.items()}, weights, has_gradient(apart))
-        whole = together(here.all, apart, separate if self.rule.separate else None)
+        whole = together(here.all, apart, separate if self.rule.separate and self.sharded is None else None)
         more = {name: float(term.total.detach()) for name, term in own.items()}
         return self._combined(separate, whole.means, whole.weights, more)
 
@@ -181,14 +185,14 @@ class Trainer:
         )
 
     def save(self) -> Path | None:
-        """Write a checkpoint of the present state; the first of several processes does. Where weights are cut up, all must call this."""
+        """Write a checkpoint of the present state; the first of several processes does. Where weights are cut up, all do."""
         if self.run.out is None or (self.rank and self.sharded is None):
             return None
         with whole_step():
             return checkpoint.save(self.run.out, self.step, self.mark, self.named, self.optimizer, self.rule_state)
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint, if there is one. The first process reads it for all."""
+        """Go on from the newest checkpoint, if there is one. The first process reads it for all; of cut up weights each reads its part."""
         out = self.run.out
         found = processes.once(lambda: checkpoint.newest(out)) if self.run.resume and out is not None else None
         if found is None:
@@ -198,8 +202,9 @@ class Trainer:
             what = "Settings, seed, model or data differ, or what the parameter space measured on another machine"
             raise RunError(f"The checkpoint {folder} belongs to other work", f"{what}; use another `--out`")
         with processes.agreed():
-            tensors = checkpoint.load(folder) if self.rank == 0 else None
-        tensors = processes.sent(tensors, self.feed.device)
+            part = (self.rank, self.world) if self.sharded else None
+            tensors = checkpoint.load(folder, part) if part or self.rank == 0 else None
+        tensors = tensors if part else processes.sent(tensors, self.feed.device)
         self.rule.restore(checkpoint.restore(folder, self.named, self.optimizer, tensors))
         self.step, self.rule_state = step, self.rule.state()
         self.run.rewind(step)

@@ -2,10 +2,11 @@
 
 It is on where `accelerate launch --use_fsdp` says so (ACCELERATE_USE_FSDP=true in the environment). Each block is a unit that is whole
 only while it runs; the rest of the network is the root. Everything before the first step, and the model that comes out, is whole in every
-process, so a model must fit once into the memory of each; its gradients and AdamW's moments need not. Checkpoints hold whole tensors, so
-they can be taken up by any number of processes, but only written where all are at the same step: none at an interruption.
+process, so a model must fit once into the memory of each; its gradients and AdamW's moments need not. Each process writes its parts into
+a checkpoint, which any number of processes can take up; all must be at the same step and see the same folder: none at an interruption.
 
-All passes of a process run inside the forward pass of one wrapper, whose hooks gather the root; all processes take equally many.
+All passes of a process run inside the forward pass of one wrapper, whose hooks gather the root; all processes take equally many. Where a
+rule wants the gradient of each term, there is a forward and a backward pass for each.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ from torch import Tensor, nn
 
 from letheon.core import processes
 from letheon.core.errors import MethodError
-from letheon.core.forward import logits_are_linear
+from letheon.core.forward import logits_are_linear, unwrapped
 from letheon.core.method import Method
-from letheon.core.registry import load
 
 from .checkpoint import whole
 from .parts import ParameterSpace
@@ -32,7 +32,6 @@ from .taps import block_names
 if TYPE_CHECKING:
     from .feed import Rows
     from .objective import Objective
-    from .parts import Rule
 
 
 def asked_for() -> bool:
@@ -48,11 +47,8 @@ def check(objective: Objective) -> None:
     """
     from .objective import Objective
 
-    rule: type[Rule] = load(objective.settings.rule.name, "train/rules")
     hint = "Start without FSDP: data-parallel processes can do it"
-    if rule.separate:
-        raise MethodError(f"The rule `{rule.name()}` needs the gradient of each term, which FSDP adds up", hint)
-    if any(_has_own(objective.space, ParameterSpace, hook) for hook in ("terms", "limit", "stepped", "close")):
+    if any(_has_own(objective.space, ParameterSpace, hook) for hook in ("terms", "limit", "stepped")):
         raise MethodError(f"The parameter space `{objective.space.name()}` needs whole weights, which FSDP cuts up", hint)
     if any(_has_own(objective, Objective, hook) for hook in ("drawn", "stepped", "finish", "terms")):
         raise MethodError(f"`{objective.name()}` reads or runs parts of the network in its own way, which FSDP does not allow", hint)
@@ -74,22 +70,28 @@ class _Whole(nn.Module):
 
 
 class Sharded:
-    """A module cut up over all processes, in place, and the way back.
+    """A module that is to be cut up over all processes, in place, and the way back.
 
     Attributes:
-        run: calls a function that gives a dict of tensors inside the forward pass.
+        run: calls a function that gives a dict of tensors inside the forward pass, once the module is cut.
     """
 
+    run: Any
+
     def __init__(self, module: nn.Module, device: torch.device):
+        logits_are_linear(module)  # finds out by running it, once
+        self.whole, self.device = module, device
+        empty = {id(parameter): nn.Parameter(parameter.to("meta"), parameter.requires_grad) for parameter in module.parameters()}
+        self.shell = copy.deepcopy(module, empty)
+
+    def cut(self) -> None:
+        """Leave each process its part."""
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import FSDPModule, fully_shard
 
-        logits_are_linear(module)  # finds out by running it, once
-        empty = {id(parameter): nn.Parameter(parameter.to("meta"), parameter.requires_grad) for parameter in module.parameters()}
-        self.shell = copy.deepcopy(module, empty)
-        mesh = init_device_mesh(device.type, (processes.size(),))
+        module, mesh = self.whole, init_device_mesh(self.device.type, (processes.size(),))
         for name in block_names(module):
-            fully_shard(module.get_submodule(name), mesh=mesh)
+            fully_shard(unwrapped(module).get_submodule(name), mesh=mesh)
         self.run = fully_shard(_Whole(module), mesh=mesh)
         for part in self.run.modules():
             if isinstance(part, FSDPModule):
@@ -136,3 +138,27 @@ def padded(pieces: list[Rows], rows: Rows | None) -> list[tuple[Rows, float]]:
     if rows is None:
         return found
     return found + [({split: at[:1] for split, at in rows.items()}, 0.0)] * (max(processes.exchanged(len(pieces))) - len(pieces))
+
+
+def in_turn(
+    means: dict[str, Tensor],
+    again: Callable[[], dict[str, Tensor]],
+    parameters: Sequence[nn.Parameter],
+    separate: dict[str, list[Tensor]],
+) -> None:
+    """Add the gradient of each term to its own in `separate`, from a pass of its own, whose one backward pass FSDP can follow.
+
+    All processes do it for all terms that one of them has, in the same order; who has no row of a term counts another one 0 times.
+
+    Args:
+        means: the terms of a first pass.
+        again: takes another pass.
+    """
+    for k, name in enumerate(sorted({name for theirs in processes.exchanged(list(means)) for name in theirs})):
+        found = again() if k else means
+        (found[name] if name in found else 0.0 * sum(found.values())).backward()
+        had = separate.setdefault(name, [torch.zeros_like(parameter) for parameter in parameters])
+        for total, parameter in zip(had, parameters, strict=True):
+            if parameter.grad is not None:
+                total += parameter.grad
+                parameter.grad = None

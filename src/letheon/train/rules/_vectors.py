@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from letheon.core import processes
+from letheon.train.checkpoint import here, is_cut
 from letheon.train.parts import Part
 
 Metric = Literal["adam", "euclidean"]
@@ -48,6 +50,11 @@ def denominators(named: Mapping[str, nn.Parameter], optimizer: torch.optim.Optim
 
 
 def inner(a: Sequence[Tensor], b: Sequence[Tensor], over: Sequence[Tensor | None]) -> float:
-    """sum_i a_i b_i / h_i over all coordinates, summed in float64."""
-    each = [((x if h is None else x / h) * y).sum(dtype=torch.float64) for x, y, h in zip(a, b, over, strict=True)]
-    return float(torch.stack(each).sum()) if each else 0.0
+    """sum_i a_i b_i / h_i over all coordinates, also those that other processes hold, summed in float64."""
+    each = [here((x if h is None else x / h) * y).sum(dtype=torch.float64) for x, y, h in zip(a, b, over, strict=True)]
+    if not each:
+        return 0.0
+    total = torch.stack(each).sum()
+    if any(map(is_cut, a)):
+        processes.summed([total])
+    return float(total)

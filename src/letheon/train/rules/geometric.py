@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from letheon.core.errors import SettingsError
 from letheon.core.settings import Field, Settings
+from letheon.train.checkpoint import like
 from letheon.train.parts import Part, Rule
 
 from ._vectors import FLOOR, Metric, denominators, inner, plus, weighted_sum
@@ -102,7 +103,7 @@ class Geometric(Rule):
         step = weighted_sum(others)
         over = denominators(named, optimizer, self.settings.metric)
         f, r, over = ([each[k] for k in chosen] for each in (step, retain, over))
-        basis = [r, *([t.to(r[0].device) for t in past] for past in self.past)]
+        basis = [r, *([like(t, own) for t, own in zip(past, r, strict=True)] for past in self.past)]
         p, cut = without(f, basis, over)
         for k, tensor in zip(chosen, p, strict=True):
             step[k] = tensor

@@ -1,0 +1,197 @@
+"""Where the time goes: operators, phases of the loop, and the share of the floor that is reached.
+
+    python benchmarks/where_time_goes.py erase --size 20m [--method npo --dtype float32 --tofu TOFU]
+    python benchmarks/where_time_goes.py audit [--model MODEL --tofu TOFU]
+    python benchmarks/where_time_goes.py demo
+
+`erase` trains a Llama of about 20 million random weights (or `--model`). The floor is the time that the useful operations take at the rate of
+a plain matrix product, measured in the same run, plus the bytes that AdamW has to move at the measured rate of a long copy. Phases are
+forward, backward, optimiser, what the loop itself takes, and what stands before and after the steps; operators are those of torch's profiler by own time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import _setup
+import _timing
+
+SIZES = {"1m": (128, 4, 2, 384), "20m": (448, 8, 7, 1216), "80m": (768, 12, 12, 2048)}  # width, layers, heads, intermediate
+SHARE, OVERHEAD = 0.45, 0.05
+WEIGHT_BYTES = 7 * 4  # AdamW reads weight, gradient and two moments, and writes all but the gradient
+
+
+def llama(arguments: Any, data: Any) -> Any:
+    """The model to train: the one given, or a Llama with nearly random weights (one step old)."""
+    import letheon as lt
+    from letheon.core.settings import Choice
+    from letheon.subjects.micro import Micro
+
+    if arguments.model:
+        return lt.subject(arguments.model)
+    shape = dict(zip(("width", "layers", "heads", "intermediate"), SIZES[arguments.size], strict=True))
+    return Micro(split="retain", text="retain", vocabulary=4096, train=Choice(name="finetune", steps=1), **shape).build(data, lt.Run(seed=0))
+
+
+def useful(subject: Any, data: Any, plan: list[Any]) -> float:
+    """Operations of a training run that no loop can go without, as erase_speed.py counts them."""
+    module, config = subject.module, subject.module.config
+    embedding = module.get_input_embeddings().weight.numel()
+    body = sum(p.numel() for p in module.parameters()) - embedding * (1 if config.tie_word_embeddings else 2)
+    encoded = {name: subject.encoder.encode(data[name]) for name in {name for step in plan for name in step}}
+    total = 0.0
+    for step in plan:
+        for name, chosen in step.items():
+            for t, scored in zip(encoded[name].lengths[chosen].tolist(), encoded[name].scored[chosen].tolist(), strict=True):
+                total += 2 * body * t + 2 * embedding * scored + 4 * config.hidden_size * config.num_hidden_layers * t * (t + 1) / 2
+    return 3 * total
+
+
+def copy_rate(seconds: float = 1.0) -> float:
+    """Bytes per second of a long copy, read and write counted."""
+    import torch
+
+    a, b, best, stop = torch.zeros(1 << 26), torch.zeros(1 << 26), 0.0, time.perf_counter() + seconds
+    while time.perf_counter() < stop:
+        best = max(best, 2 * a.numel() * 4 / _timing.timed(lambda: b.copy_(a)).wall)
+    return best
+
+
+class Phases:
+    """Seconds inside some methods of the loop; what they call in turn counts for the innermost."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._open: list[list[float]] = []
+
+    def around(self, owner: Any, name: str, phase: str) -> Callable[[], None]:
+        """Count calls of `owner.name`; returns what puts it back."""
+        inner = getattr(owner, name)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self._open.append([0.0])
+            began = time.perf_counter()
+            try:
+                return inner(*args, **kwargs)
+            finally:
+                took, (within,) = time.perf_counter() - began, self._open.pop()
+                self.seconds[phase] += took - within
+                if self._open:
+                    self._open[-1][0] += took
+
+        setattr(owner, name, counted)
+        return lambda: setattr(owner, name, inner)
+
+
+def operators(work: Callable[[], Any], most: int = 15) -> list[dict[str, Any]]:
+    """The operators with the largest own time."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        work()
+    rows = [row for row in seen.key_averages() if row.self_cpu_time_total]
+    total = sum(row.self_cpu_time_total for row in rows)
+    first = sorted(rows, key=lambda row: -row.self_cpu_time_total)[:most]
+    return [{"operator": row.key, "calls": row.count, "share": round(row.self_cpu_time_total / total, 4)} for row in first]
+
+
+def erase(arguments: Any) -> dict[str, Any]:
+    """One method on one model: phases, operators, share of the floor."""
+    import torch
+
+    import letheon as lt
+    from letheon.core.data import Data
+    from letheon.core.registry import make
+    from letheon.train.loop import Trainer, plan_steps
+
+    data = _setup.data(arguments)
+    subject = llama(arguments, data)
+    data = Data({name: data[name][: arguments.rows] for name in ("forget", "retain")}, data.name)
+    method = lt.method(arguments.method, epochs=1, learning_rate=1e-6, batch_size=arguments.batch)
+    dtype = torch.float32 if arguments.dtype == "float32" else lt.Run(seed=0).compute_dtype
+    plan = plan_steps(method, make(method.settings.sampler, "train/samplers"), data, lt.Run(seed=0))
+
+    def work() -> Any:
+        return method.apply(subject, data, lt.Run(seed=0, dtype=arguments.dtype))
+
+    work()
+    phases = Phases()
+    put_back = [
+        phases.around(Trainer, "advance", "loop"),
+        phases.around(Trainer, "_means", "forward"),
+        phases.around(Trainer, "_backward", "backward"),
+        phases.around(torch.optim.AdamW, "step", "optimiser"),
+    ]
+    took = min((_timing.timed(work) for _ in range(arguments.repeats)), key=lambda one: one.cpu)
+    for back in put_back:
+        back()
+    phases.seconds["before and after the steps"] = took.wall - sum(phases.seconds.values())
+    flops, peak, moved = useful(subject, data, plan), _timing.matmul_peak(dtype), copy_rate()
+    weights = sum(p.numel() for p in subject.module.parameters())
+    floor = flops / peak["cpu"] + len(plan) * weights * WEIGHT_BYTES / moved
+    return {
+        "parameters": weights, "steps": len(plan), "dtype": str(dtype), **{"wall_seconds": took.wall, "cpu_seconds": took.cpu},
+        "matmul_peak_gigaflops": peak["cpu"] / 1e9, "copy_gigabytes_per_second": moved / 1e9,
+        "share_of_matmul_peak": flops / took.cpu / peak["cpu"], "share_of_floor": floor / took.cpu,
+        "phases": {name: seconds / took.wall for name, seconds in phases.seconds.items()}, "operators": operators(work),
+    }  # fmt: skip
+
+
+def audit(arguments: Any) -> dict[str, Any]:
+    """The TOFU suite without attacks, by reading and by operator."""
+    import letheon as lt
+    from letheon.audit.tofu import TofuSuite
+    from letheon.core.readings import Readings
+    from letheon.core.subject import Subject
+
+    data, (subject, _) = _setup.data(arguments), _setup.subjects(arguments)
+    suite, run, costs = TofuSuite(attacks="none"), lt.Run(seed=0), []
+
+    def work() -> Any:
+        readings = Readings(Subject(subject.module, subject.encoder, name=subject.name), run)
+        found = suite.measure(readings, data, run)
+        costs.append(dict(readings.costs))
+        return found
+
+    took = _timing.timed(work)
+    return {"wall_seconds": took.wall, "cpu_seconds": took.cpu, "readings": costs[0], "operators": operators(work)}
+
+
+def demo(arguments: Any) -> dict[str, Any]:
+    """The demo, by part and by operator."""
+    import tempfile
+    from pathlib import Path
+
+    from letheon.cli.demo import show
+
+    with tempfile.TemporaryDirectory() as folder:
+        found: list[dict[str, Any]] = []
+        first = operators(lambda: found.append(show(Path(folder) / "demo", people=40, seed=0, progress=False)))
+    return {"seconds": found[0]["seconds"], "operators": first}
+
+
+def main() -> None:
+    """Measure, print."""
+    parser = _setup.parser(__doc__ or "")
+    parser.add_argument("what", choices=("erase", "audit", "demo"))
+    parser.add_argument("--size", choices=SIZES, default="20m", help="random Llama to train, where no model is given")
+    parser.add_argument("--method", default="npo")
+    parser.add_argument("--dtype", choices=("auto", "float32"), default="float32")
+    parser.add_argument("--rows", type=int, default=64, help="forget rows")
+    parser.add_argument("--batch", type=int, default=32, help="forget rows of a step")
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    _setup.threads(arguments)
+    result = {"benchmark": f"where_time_goes {arguments.what}", "machine": _timing.machine()}
+    result |= {"erase": erase, "audit": audit, "demo": demo}[arguments.what](arguments)
+    if arguments.what == "erase":
+        result |= {"at_least": SHARE, "overhead_at_most": OVERHEAD}
+        result["passed"] = result["share_of_matmul_peak"] >= SHARE and result["phases"]["loop"] <= OVERHEAD
+    _timing.write(result, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

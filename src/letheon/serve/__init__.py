@@ -1,0 +1,1 @@
+"""The guarded server, compatible with clients of OpenAI's interface."""
