@@ -1,6 +1,6 @@
 """A team at a desk: 12 requests over 4 batches on the embedded world, with the process killed in the middle of the third.
 
-    python benchmarks/desk.py --out runs/desk [--pair PAIR] [--seed 1]
+    python benchmarks/desk.py --out runs/desk [--pair PAIR] [--seed 1] [--method retrain]
 
 Each request is an invented author with 30 rows in three forms, asked for by name, by query or by rows. A scripted reviewer keeps rows about
 others. Batch 3 is killed (SIGKILL) while it trains and again while it audits, and the same command is given again. Then, against the exact
@@ -47,7 +47,11 @@ from letheon.report import verdict
 
 PEOPLE, ASKED, BATCHES = 60, 12, 4
 DATA: dict[str, Any] = {"people": PEOPLE, "forget": ASKED, "forms": ("question", "cloze", "paraphrase")}
-METHOD = "npo:retain=nll,learning_rate=7e-4,epochs=12,beta=1.0,retain_weight=3.0"
+LEARNED = ("name=finetune", "epochs=16", "learning_rate=2e-3", "schedule=cosine", "warmup=0.05", "weight_decay=0.0", "prompt_weight=0.2")
+METHODS = {
+    "npo": ("npo:retain=nll,learning_rate=7e-4,epochs=12,beta=1.0,retain_weight=3.0",),
+    "retrain": ("retrain", *(part for one in LEARNED for part in ("--set", f"inner.{one}"))),
+}
 GONE, BACK, USEFUL, CHANGES = 0.2, 0.1, 0.97, 200
 
 
@@ -91,7 +95,7 @@ def reviewed(path: Path, about: str, corpus: dict[str, Example]) -> None:
     path.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines) + "\n", encoding="utf-8")
 
 
-def team(out: Path, pair: Path, data: Data, people: list[str], seed: int) -> dict[str, Any]:
+def team(out: Path, pair: Path, data: Data, people: list[str], seed: int, method: str) -> dict[str, Any]:
     """All requests, batch by batch, at a new desk."""
     world = make_world(seed)
     desk, rows = out / "desk", [row for row in data["full"] if row.group in {r.group for r in (*data["forget"], *data["retain"])}]
@@ -115,7 +119,7 @@ def team(out: Path, pair: Path, data: Data, people: list[str], seed: int) -> dic
             count = sum(done[how] for how in ("exact", "near", "given"))
             told["requests"][made["id"]] = {"name": name, "found": count, "kept": done["kept"]}
         sets = ("--set", "checkpoint_every=10", "--set", "device=cpu")
-        command = ("requests", "fulfil", "--all", "--method", METHOD, *sets, "-q", "--desk", desk)
+        command = ("requests", "fulfil", "--all", "--method", *METHODS[method], *sets, "-q", "--desk", desk)
         if batch == BATCHES // 2:
             told["kills"].append(killed(desk / "work", "*.run/checkpoints/step-*", *command))
             told["kills"].append(killed(desk / "work", "*/model", *command))
@@ -169,6 +173,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pair", type=Path)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--method", choices=METHODS, default="npo", help="retrain: each batch trains anew, exactly")
     options = parser.parse_args()
     began, out, seed = time.process_time(), options.out, options.seed
     out.mkdir(parents=True)
@@ -178,7 +183,7 @@ def main() -> None:
     if options.pair is None:
         source = f"authors:people={PEOPLE},forget={ASKED},seed={seed},forms={json.dumps(DATA['forms'], separators=(',', ':'))}"
         letheon("micro", "--out", pair, "--data", source, "--set", "epochs=16", "--seed", seed, "--device", "cpu", "-q")
-    told = team(out, pair, data, people, seed)
+    told = team(out, pair, data, people, seed, options.method)
     desk, run = Desk.open(out / "desk"), Run(seed, device="cpu", progress=False)
     share = left(desk, pair, data, people, run)
     last, size = share[-1], ASKED // BATCHES
@@ -200,7 +205,8 @@ def main() -> None:
         "all audited": all(one.state == "audited" for one in desk.all()),
     }  # fmt: skip
     print(json.dumps({
-        "seed": seed, "passed": passed, "still_known_last": last.round(3).tolist(), "still_known_own_batch": own.round(3).tolist(),
+        "seed": seed, "method": options.method, "passed": passed,
+        "still_known_last": last.round(3).tolist(), "still_known_own_batch": own.round(3).tolist(),
         "utility": dict(zip(("before", "after", "retrained"), useful, strict=True)), "verdict": str(said),
         "verdicts": [one.verdict for one in desk.generations()[1:]], "bundles": sum(checks), "tampering": changes,
         "processor_seconds": round(time.process_time() - began + sum(os.times()[2:4]), 1), **told,

@@ -54,6 +54,12 @@ def test_the_whole_makes_every_kind_of_model_and_scores_every_metric(small):
     assert all(0 <= line.faithfulness <= 1 for line in said.lines if line.faithfulness is not None)
 
 
+def test_false_alarms_alone_need_no_erased_model(small):
+    said = self_test(small.model_copy(update={"erased": False}))
+    assert set(said.words) == {"knows", "never"} and said.words["knows"] == ("Unchanged", "Unchanged")
+    assert all(set(line.hidden.values()) == {None} and line.relearning is None for line in said.lines)
+
+
 def test_from_the_command_line(monkeypatch, tmp_path, small):
     import letheon.testing.selftest as module
 

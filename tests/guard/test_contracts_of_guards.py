@@ -42,7 +42,7 @@ class SpoilsWhatWasSaid(Eco):
     def apply(self, subject, data, run):
         after = super().apply(subject, data, run)
         watch = watches(after.module)[0]
-        watch._asking = lambda ids, mask: PromptWatch._asking(watch, None, None)
+        watch.asking = lambda ids, mask: PromptWatch.asking(watch, None, None)
         watch.frame = type("Whole", (), {"end": len, "asked": watch.frame.asked, "encoder": watch.frame.encoder})
         return after
 

@@ -16,7 +16,7 @@ from .options import Json
 
 if TYPE_CHECKING:
     from letheon.ledger.desk import Desk
-    from letheon.ledger.records import Request, What
+    from letheon.ledger.records import What
 
 
 def export(
@@ -37,7 +37,7 @@ def export(
         raise SettingsError(f"`--format` must be json or csv, got {form!r}" if not as_json else "`--json` was given beside csv")
     check_file(out, "--out", force=force)
     opened = Desk.open(desk)
-    text = _csv(opened.all()) if form == "csv" else json.dumps(_exported(opened), indent=1, ensure_ascii=False) + "\n"
+    text = _csv(opened) if form == "csv" else json.dumps(_exported(opened), indent=1, ensure_ascii=False) + "\n"
     if out is None:
         typer.echo(text, nl=False)
     else:
@@ -46,21 +46,26 @@ def export(
 
 
 def _exported(desk: Desk) -> dict[str, Any]:
-    requests = [_bare(request) for request in desk.all()]
+    requests = _bare(desk)
     told = {"requests": requests, "history": [one.model_dump(mode="json") for one in desk.history()]}
     return {**told, "generations": [one.model_dump(mode="json") for one in desk.generations()]}
 
 
-def _bare(request: Request) -> dict[str, Any]:
-    return {**request.model_dump(mode="json", exclude={"what", "note"}), "overdue": request.overdue()}
+def _bare(desk: Desk) -> list[dict[str, Any]]:
+    """All requests without their texts."""
+    verdicts = desk.verdicts()
+    return [
+        {**one.model_dump(mode="json", exclude={"what", "note"}), "overdue": one.overdue(), "verdict": verdicts.get(one.id)}
+        for one in desk.all()
+    ]
 
 
-def _csv(requests: list[Request]) -> str:
+def _csv(desk: Desk) -> str:
     file = io.StringIO()
-    names = ("id", "state", "reason", "received", "due", "overdue", "who")
+    names = ("id", "state", "verdict", "reason", "received", "due", "overdue", "who")
     writer = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_bare(request) for request in requests)
+    writer.writerows(_bare(desk))
     return file.getvalue()
 
 

@@ -87,7 +87,7 @@ def list_(
     desk: DeskFolder = Path("desk"),
     as_json: Json = False,
 ) -> None:
-    """List requests; those past their time are marked."""
+    """List requests, and what the audit said of those that are erased; those past their time are marked."""
     from datetime import timedelta
 
     from letheon.core.errors import SettingsError, did_you_mean
@@ -96,11 +96,12 @@ def list_(
 
     if state is not None and state not in list(State):
         raise SettingsError(f"There is no state `{state}`", did_you_mean(state, [str(one) for one in State]))
-    found = Desk.open(desk).all(state)
+    opened = Desk.open(desk)
+    found, verdicts = opened.all(state), opened.verdicts()
     if due is not None:
         found = [one for one in found if one.overdue(one.due + timedelta(seconds=1)) and one.due <= utc() + timedelta(days=due)]
     if as_json:
-        print_json([_plain(request) for request in found])
+        print_json([_plain(request) | {"verdict": verdicts.get(request.id)} for request in found])
         return
     if not found:
         typer.echo("No requests")
@@ -108,11 +109,12 @@ def list_(
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for name in ("request", "state", "reason", "received", "due"):
-        table.add_column(name, no_wrap=True)
+    for name in ("request", "state", "reason", "received", "due", "verdict"):
+        table.add_column(name, no_wrap=name != "verdict")
     for one in found:
         late = " OVERDUE" if one.overdue() else ""
-        table.add_row(one.id, str(one.state), one.reason, f"{one.received:%Y-%m-%d}", f"{one.due:%Y-%m-%d}{late}")
+        dates = f"{one.received:%Y-%m-%d}", f"{one.due:%Y-%m-%d}{late}"
+        table.add_row(one.id, str(one.state), one.reason, *dates, verdicts.get(one.id) or "")
     print_rich(table)
 
 

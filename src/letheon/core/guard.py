@@ -6,6 +6,7 @@ is saved in a folder of its own beside the weights, which no other tool reads: t
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,6 +54,10 @@ class Watch(ABC):
     @abstractmethod
     def caught(self, prompts: Sequence[Sequence[int]]) -> list[bool]:
         """Which prompts, as tokens, it keeps the model from answering."""
+
+    def asking(self, ids: Any, mask: Any) -> contextlib.AbstractContextManager[None]:
+        """Inside the block the given rows (b, t), where `mask` is true, are whole prompts, wherever a template would end them."""
+        return contextlib.nullcontext()
 
 
 class Guard(Change):

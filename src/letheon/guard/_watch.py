@@ -159,7 +159,7 @@ class PromptWatch(Watch):
         self._plan = []
 
     @contextlib.contextmanager
-    def _asking(self, ids: Any, mask: Any) -> Iterator[None]:
+    def asking(self, ids: Any, mask: Any) -> Iterator[None]:
         """Inside the block the given rows are the prompts."""
         if not (isinstance(ids, Tensor) and ids.ndim == 2):
             yield
@@ -185,7 +185,7 @@ def _embeddings(module: nn.Module) -> list[nn.Module]:
 def _generate(watch: PromptWatch, module: nn.Module, inner: Any, *args: Any, **kwargs: Any) -> Any:
     """`generate` of a watched module."""
     ids = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids"))
-    with watch._asking(ids, kwargs.get("attention_mask")):
+    with watch.asking(ids, kwargs.get("attention_mask")):
         return (inner or functools.partial(type(module).generate, module))(*args, **kwargs)
 
 

@@ -242,6 +242,10 @@ class Desk:
         """The models of the lineage, in order."""
         return [Generation(**json.loads(row.record)) for row in self.store.rows("SELECT record FROM generations ORDER BY number")]
 
+    def verdicts(self) -> dict[str, str | None]:
+        """What the audit said of each request, right after it was erased."""
+        return {id_: one.verdict for one in self.generations() for id_ in one.requests}
+
     def current(self) -> Generation:
         """The newest model."""
         return self.generations()[-1]

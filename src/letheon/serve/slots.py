@@ -180,8 +180,7 @@ def _asking(module: nn.Module, ids: Tensor, real: Tensor) -> Iterator[None]:
     """Inside the block guards take these rows for the whole prompts, wherever the template would end them."""
     with contextlib.ExitStack() as stack:
         for watch in watches(module):
-            if hasattr(watch, "_asking"):
-                stack.enter_context(watch._asking(ids, real))
+            stack.enter_context(watch.asking(ids, real))
         yield
 
 

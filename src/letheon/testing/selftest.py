@@ -47,6 +47,7 @@ class SelfTestSettings(Settings):
     change: int = Field(24, ge=1, description="passes in which a model learns to hide")
     attacks: str = Field("all", pattern="^(none|some|all)$", description="attacks of the suite")
     limit: int | None = Field(None, ge=4, description="rows per split; None: all")
+    erased: bool = Field(True, description="also make the models that hide and the npo model; else only false alarms are counted")
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,12 @@ def self_test(settings: SelfTestSettings, *, progress: bool = False) -> SelfTest
         anchors = {"before": readings["knows"], "retrained": readings["yardstick"]}
         knew = tuple(suite.measure(readings["knows"], data, run, readings["yardstick"], None))
         never = tuple(suite.measure(readings["yardstick"], data, run, readings["yardstick"], anchors["before"]))
-        for name in ("knows", "never", *HIDDEN, "npo"):
+        for name in ("knows", "never", *((*HIDDEN, "npo") if settings.erased else ())):
             log.info("self-test: audit of `%s`", name)
             judged = tuple(suite.measure(readings[name], data, run, readings["yardstick"], anchors["before"]))
             three = {"before": knew, "after": judged, "retrained": never}
             found.setdefault(name, []).append(Findings(audit="tofu", models=three))
-        moved.append(_moved(models, data, run, settings))
+        moved += [_moved(models, data, run, settings)] if settings.erased else []
     words = {name: tuple(verdict(one).word for one in each) for name, each in found.items()}
     alarms = {name: _alarms(each) for name, each in found.items()}
     return SelfTest(tuple(_lines(found, moved)), words, alarms, settings.model_dump(mode="json"))
@@ -109,6 +110,8 @@ def _models(data: Data, run: Run, settings: SelfTestSettings) -> Iterator[tuple[
     yield "knows", knows
     yield "yardstick", micro("kept", run.seed)
     yield "never", micro("kept", run.seed + 1000)
+    if not settings.erased:
+        return
     trained = {"epochs": settings.change, "retain": "nll"}
     refusal = data.with_split("refusals", [data["refusals"][0]])
     yield "refusal", changed("idk", refusal, learning_rate=1e-3, retain_weight=2.0, **trained)
@@ -172,7 +175,7 @@ def _lines(found: dict[str, list[Findings]], moved: list[dict[str, tuple[float, 
         area = auc(sign * knows, sign * never) if len(knows) and len(never) else None
         robust = np.array([seed[key] for seed in moved if key in seed])
         means = robust.mean(0) if len(robust) else (None, None)
-        yield Line(key, area, {kind: _seen(found[kind], key) for kind in HIDDEN}, *(None if m is None else float(m) for m in means))
+        yield Line(key, area, {kind: _seen(found.get(kind, []), key) for kind in HIDDEN}, *(None if m is None else float(m) for m in means))
 
 
 def _values(each: list[Findings], key: str) -> np.ndarray:
