@@ -166,6 +166,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(world, letheon, steps):
     assert ("nothing to resume" in said.err) == (steps == 1), "no checkpoint was written after one step"
     letheon("run", "recipe.toml", "-q", "--set", "out=runs/whole")
     assert metrics(world / "runs/one") == metrics(world / "runs/whole")
+    costs = ["cost" in json.loads((world / "runs" / name / "findings.json").read_text())["context"] for name in ("one", "whole")]
+    assert costs == [False, True], "the clocks of a resumed run have not seen its first part"
     one, whole = (digests(world / "runs" / name / "model") for name in ("one", "whole"))
     assert one["model.safetensors"] == whole["model.safetensors"]
 

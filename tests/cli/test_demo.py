@@ -15,7 +15,7 @@ SMALL = {"width": 16, "heads": 2, "layers": 1, "intermediate": 16, "vocabulary":
 def tiny(monkeypatch):
     monkeypatch.setattr(demo, "MODEL", SMALL)
     monkeypatch.setattr(demo, "METHODS", {name: {**values, "steps": 1, "batch_size": 4} for name, values in demo.METHODS.items()})
-    monkeypatch.setattr(demo, "AUDIT", {"limit": 2, "max_new_tokens": 4, "gradnorm": False})
+    monkeypatch.setattr(demo, "AUDIT", dict.fromkeys(demo.METHODS, {"limit": 2, "max_new_tokens": 4, "gradnorm": False}))
 
 
 def test_demo(world, letheon, tiny):

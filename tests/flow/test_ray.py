@@ -94,7 +94,7 @@ def address():
             os.environ.pop(key) if value is None else os.environ.update({key: value})
 
 
-def plan(name: str, steps: int = 12) -> str:
+def plan(name: str, steps: int = 40) -> str:
     """A sweep file of two cells that train and one that audits."""
     Path(f"{name}.toml").write_text(SWEEP.format(out=name, steps=steps))
     return f"{name}.toml"
@@ -111,10 +111,13 @@ def result(out: str) -> dict:
 
 def worker_at_work(out: str) -> tuple[int, Path]:
     """The process of a cell that has written its first checkpoint, and the folder it works in."""
-    until = time.monotonic() + 90
+    until = time.monotonic() + 300
     while time.monotonic() < until:
         for checkpoint in Path(out).glob("cells/*.run/checkpoints/step-*"):
-            found = re.match(r"process (\d+) ", (checkpoint.parent.parent / "lock").read_text())
+            try:
+                found = re.match(r"process (\d+) ", (checkpoint.parent.parent / "lock").read_text())
+            except FileNotFoundError:
+                continue  # the cell has just been done
             if found:
                 return int(found[1]), checkpoint.parent.parent
         time.sleep(0.01)

@@ -83,14 +83,15 @@ def test_attacks_have_a_group_of_their_own_and_say_nothing_of_retention(attacked
 
 
 def test_the_level_is_that_of_the_whole_audit():
-    """27 attacks on models that never knew, normal about the retrain: 1 audit in 20 may raise an alarm; one by one many do."""
+    """27 attacks on models that never knew, normal about the same truth: 1 audit in 20 may raise an alarm; one by one many do."""
     drawn, sd = np.random.default_rng(0), 0.2
     alarms, singly = 0, 0
     for _ in range(400):
         values = drawn.normal(0.0, sd, 27)
         three = {"before": [], "after": [], "retrained": []}
+        never = drawn.normal(0.0, sd, 27)
         for k, value in enumerate(values):
-            for label, at in (("before", 0.6), ("after", value), ("retrained", 0.0)):
+            for label, at in (("before", 0.9), ("after", value), ("retrained", never[k])):
                 ends = {"low": at - 1.96 * sd, "high": at + 1.96 * sd}
                 three[label].append(Finding(name="relearned", split=f"forget-{k}", value=at, n=100, direction="reference", **ends))
         placed = places(Findings(audit="toy", models={label: tuple(found) for label, found in three.items()}), "after")

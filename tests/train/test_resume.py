@@ -57,7 +57,15 @@ def test_without_a_folder_nothing_is_kept_and_the_hint_says_so():
     assert "--out" in caught.value.hint
 
 
-def test_an_interrupt_while_weights_move_waits_for_the_end_of_the_step(tmp_path, monkeypatch):
+@pytest.fixture
+def interrupts():
+    """Interrupts reach this process, also where it was started in the background of a shell, which ignores them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_while_weights_move_waits_for_the_end_of_the_step(tmp_path, monkeypatch, interrupts):
     """Otherwise the checkpoint would hold the weights of step 2 under the number 1."""
     step, calls = torch.optim.AdamW.step, []
 
@@ -76,7 +84,7 @@ def test_an_interrupt_while_weights_move_waits_for_the_end_of_the_step(tmp_path,
     assert after.digest == whole().digest
 
 
-def test_an_interrupt_is_neither_lost_nor_raised_early():
+def test_an_interrupt_is_neither_lost_nor_raised_early(interrupts):
     done = []
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), whole_step():

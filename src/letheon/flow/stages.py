@@ -232,7 +232,8 @@ def _executed(recipe: Recipe, out: Path, replace: bool, resume: bool, progress: 
             after.save(work / "model", replace=True)
         if recipe.audit is not None:
             context = {"command": command, "recipe": recipe.model_dump(mode="json")}
-            context["cost"] = {clock: round(seconds, 2) for clock, seconds in cost.items()}
+            if not resume:  # the clocks have seen only what was done since
+                context["cost"] = {clock: round(seconds, 2) for clock, seconds in cost.items()}
             models = {"before": before, "after": after, "retrained": retrained}
             with crew.together(models, run) as leads:
                 if leads:

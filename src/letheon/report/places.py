@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
@@ -16,7 +17,8 @@ NEAR = 0.95  # share of the way from which a measure counts as arrived
 LEAST_GAP = 0.05  # anchors nearer than this, as a share of the scale, cannot tell knowing from not knowing
 RETURNS = 0.2  # share of the way that an attack must leave or bring back to count as one that works
 LEVEL = 0.05  # chance that anything at all is called returned, or pushed too far, in an audit of a model that never knew
-PAST = 0.1  # how far beyond its anchor, as a share of the scale, a measure counts as pushed too far
+PAST = 0.15  # how far beyond the retrain, as a share of the scale, is pushed too far: exact retrains differ by 0.10 (docs/audits.md)
+PAST_CHANCE = 0.2  # the same where the anchor is chance: never having known is not exactly chance
 
 # The measure that opens the verdict and the trade-off plot: the first of these that was measured.
 FIRST_FORGET = ("probability", "rouge-l-recall", "exact-memorisation", "extraction-strength", "nll", "perplexity")
@@ -39,6 +41,7 @@ class Place:
     anchor_name: str
     share: float | None
     beyond: bool  # the value lies past the anchor by more than chance in a single measure would have it
+    slack: tuple[float, float] = (0.0, 0.0)  # from the anchor down and up to the ends of its own interval
     wider: float = 1.0
 
     @property
@@ -77,14 +80,15 @@ class Place:
 
     @property
     def covered(self) -> bool:
-        """The 95% interval of the value holds the anchor."""
+        """Value and anchor differ by no more than two estimates of the same may, at 95%."""
         return self._holds(1.0)
 
     def _holds(self, wider: float) -> bool:
         low, high = finite(self.finding.low), finite(self.finding.high)
         if low is None or high is None or self.anchor is None:
             return False
-        return self.after - wider * (self.after - low) <= self.anchor <= self.after + wider * (high - self.after)
+        room = (high - self.after, self.slack[0]) if self.anchor > self.after else (self.after - low, self.slack[1])
+        return abs(self.anchor - self.after) <= wider * math.hypot(*room)
 
     @property
     def left(self) -> bool:
@@ -178,9 +182,19 @@ def _place(findings: Findings, label: str, finding: Finding) -> Place | None:
         share = (before - after) / before  # nothing better to go by: the share of the value that is gone
     if anchor is not None:
         direction = about.knows if before is None or before == anchor else (1 if before > anchor else -1)
-        room = PAST if anchor_name != "chance" else 2 * PAST  # never having known is not exactly chance
+        room = PAST if anchor_name != "chance" else PAST_CHANCE
         beyond = direction != 0 and (anchor - after) * direction > room * size
-    return Place(finding, after, before, anchor, anchor_name, share, beyond)
+    slack = _slack(findings, finding) if anchor_name == RETRAINED else (0.0, 0.0)
+    return Place(finding, after, before, anchor, anchor_name, share, beyond, slack)
+
+
+def _slack(findings: Findings, finding: Finding) -> tuple[float, float]:
+    """How far the interval of the retrained model's value reaches below and above that value."""
+    for other in findings.models[RETRAINED]:
+        if (other.name, other.split) == (finding.name, finding.split):
+            value, low, high = finite(other.value), finite(other.low), finite(other.high)
+            return (0.0, 0.0) if value is None or low is None or high is None else (value - low, high - value)
+    return 0.0, 0.0
 
 
 def places(findings: Findings, label: str) -> list[Place]:

@@ -140,7 +140,7 @@ def compared(results: Mapping[str, Any]) -> Compared:
         text = tuple(spreads[row][key].text() if spreads[row][key].values else ("failed", "") for key in columns)
         failed = [cell["failed"] for cell in found if "failed" in cell]
         note = f"{len(failed)} of {len(found)} seeds failed: {failed[0]}" if failed else ""
-        cost = _cost(_seconds(found), retrain) if failed or row not in judged else ("", "")
+        cost = _cost(_seconds(found), retrain, failed) if failed or row not in judged else ("", "")
         lines.append(Line(clean(row, 80), (*text, cost), row in front, clean(note, 300), place))
     titles = [_title(key) for key in columns] + ["cost, retrain = 1" if retrain.values else "processor seconds"]
     trials = max((len(found) for found in results.get("tuning", {}).values()), default=0)
@@ -164,9 +164,9 @@ def _seconds(found: Sequence[Mapping[str, Any]]) -> Spread:
     return Spread(tuple(value for value in values if value is not None))
 
 
-def _cost(seconds: Spread, retrain: Spread) -> tuple[str, str]:
+def _cost(seconds: Spread, retrain: Spread, failed: Sequence[str]) -> tuple[str, str]:
     if not seconds.values:
-        return "failed", ""
+        return ("failed" if failed else "not measured"), ""
     if retrain.mean:
         return number(seconds.mean / retrain.mean, 2), ""  # type: ignore[operator]
     return number(seconds.mean, 1), ""
