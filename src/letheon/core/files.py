@@ -38,8 +38,16 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_bytes(path: str | Path, content: bytes) -> Path:
-    """Write a file whole or not at all, making its folder if needed."""
+def write_bytes(path: str | Path, content: bytes, *, secret: bool = False, new: bool = False) -> Path:
+    """Write a file whole or not at all, making its folder if needed.
+
+    Args:
+        secret: nobody but its owner may read it, from the first byte on.
+        new: never over another file.
+
+    Raises:
+        RunError: the disk refuses, or something stands there and `new` was asked for.
+    """
     path = Path(path)
     with disk_faults(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,12 +57,24 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, path)
-        except BaseException:
+            if not secret:
+                os.chmod(name, 0o666 & ~_umask())
+            if new and not _linked(name, path):
+                raise RunError(f"{path} exists already", "It is never replaced: move it away first")
+            if not new:
+                os.replace(name, path)
+        finally:
             Path(name).unlink(missing_ok=True)
-            raise
     return path
+
+
+def _linked(name: str, path: Path) -> bool:
+    """Give a file a second name; false where something has that name."""
+    try:
+        os.link(name, path)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _umask() -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -64,7 +63,7 @@ def new(folder: str | Path, kind: Literal["ed25519", "p256"] = "ed25519", passwo
     key = crypto.ed25519.Ed25519PrivateKey.generate() if kind == "ed25519" else crypto.ec.generate_private_key(crypto.ec.SECP256R1())
     form = crypto.serialization
     closed = form.BestAvailableEncryption(password) if password else form.NoEncryption()
-    _write_private(folder / PRIVATE, key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, closed))
+    write_bytes(folder / PRIVATE, key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, closed), secret=True, new=True)
     write_bytes(folder / PUBLIC, key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo))
     return signer(key)
 
@@ -143,23 +142,6 @@ def _read(path: Path) -> bytes:
         raise RunError(f"{path} is too large to be a key")
     with disk_faults(path):
         return path.read_bytes()
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    """Whole or not at all, 0600 from the first byte on, and never over another key."""
-    with disk_faults(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(name, path)
-        except FileExistsError as error:
-            raise RunError(f"There is a key {path} already", "A key is never replaced: move it away first") from error
-        finally:
-            Path(name).unlink(missing_ok=True)
 
 
 def _crypto() -> Any:

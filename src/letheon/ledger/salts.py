@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import hmac
 import json
-import os
 import secrets
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from letheon.core.data import Example
 from letheon.core.errors import DataError
-from letheon.core.files import disk_faults
+from letheon.core.files import write_bytes
 
 from .merkle import leaf
 
@@ -42,18 +40,7 @@ def read(desk: Path) -> dict[str, bytes]:
 
 def write(desk: Path, salts: dict[str, bytes]) -> None:
     """Write the file whole, readable by its owner alone."""
-    path = desk / NAME
-    with disk_faults(path):
-        handle, name = tempfile.mkstemp(prefix=f".{NAME}.", suffix=".tmp", dir=desk)  # mode 0600
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump({name: value.hex() for name, value in salts.items()}, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+    write_bytes(desk / NAME, json.dumps({name: value.hex() for name, value in salts.items()}, indent=1).encode(), secret=True)
 
 
 def new() -> bytes:
@@ -69,8 +56,3 @@ def keyed(salt: bytes, text: bytes) -> str:
 def marks(salt: bytes, rows: Iterable[Example]) -> list[str]:
     """The mark of each row under one salt, hexadecimal; ids do not count."""
     return [leaf(row, salt).hex() for row in rows]
-
-
-def keyed(salt: bytes, text: bytes) -> str:
-    """HMAC-SHA256 of some bytes, hexadecimal."""
-    return hmac.digest(salt, text, "sha256").hex()
