@@ -284,3 +284,9 @@ def test_a_row_can_be_shown_to_have_been_forgotten(done):
     signed = merkle.Commitment(**evidence.predicate(done.path)["forget"])
     proof = merkle.prove(FORGET, SALT, FORGET[1])
     assert merkle.holds(signed, SALT, FORGET[1], proof) and not merkle.holds(signed, SALT, RETAIN[0], proof)
+
+
+def test_a_file_of_something_else_is_not_read_out(done, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "p"}\n' * 900, encoding="utf-8")
+    other = next(check for check in verify(tmp_path / "rows.jsonl", None, done.keys) if check.name == "others")
+    assert other.text.endswith("and 895 more") and len(other.text) < 300

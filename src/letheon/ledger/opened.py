@@ -18,6 +18,7 @@ from .canonical import parse
 from .keys import PublicKey
 
 MOST = 1000  # lines
+SHOWN = 5  # faults of one kind that are named
 NOTHING = "No signed erasure statement says what it should be"
 KINDS = {statement.ERASURE: "erasure", statement.TEST: "audit gate", statement.PROVENANCE: "provenance"}
 
@@ -176,16 +177,20 @@ def opened(path: str | Path, keys: Sequence[PublicKey], threshold: int = 1) -> O
         _check("statement", faults.statement, "The signed statements have the versions and parts that this letheon knows", nothing),
     ]
     if faults.others:
-        found.checks.append(Check("others", "unknown", f"Left alone, as others may have added it: {'; '.join(faults.others)}"))
+        found.checks.append(Check("others", "unknown", f"Left alone, as others may have added it: {_first(faults.others)}"))
     found.checks.append(_chain(found, bool(faults.bundle or faults.signatures or faults.statement)))
     return found
 
 
 def _check(name: str, faults: list[str], good: str, unknown: str = "") -> Check:
     if faults:
-        text = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
+        text = _first(faults)
         return Check(name, "fail", f"{text[:1].upper()}{text[1:]}")
     return Check(name, "unknown", unknown) if unknown else Check(name, "pass", good)
+
+
+def _first(faults: list[str]) -> str:
+    return "; ".join(faults[:SHOWN]) + (f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else "")
 
 
 def _plural(some: Sequence[Any], word: str) -> str:
