@@ -189,6 +189,21 @@ def test_what_is_no_address_is_refused(address):
         raise AssertionError
 
 
+def test_auto_does_not_wait_for_a_cluster_that_was_killed(tmp_path, monkeypatch):
+    """Ray goes on asking the address that was noted last for minutes."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert cluster._noted() is None
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{port}\n")
+    sweep = Sweep(base={}, out="x", methods={"npo": {}})
+    with pytest.raises(RunError, match=f"No Ray cluster answers at `127.0.0.1:{port}`"), cluster.joined("auto", sweep):
+        raise AssertionError
+
+
 @pytest.mark.parametrize("wrong", [{"cpus": 0}, {"cpus": 1025}, {"gpus": -1}, {"gpus": 65}, {"retries": -1}, {"retries": 101}])
 def test_resources_have_bounds(wrong):
     from letheon.core.settings import parse_settings

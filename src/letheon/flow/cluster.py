@@ -16,6 +16,7 @@ import os
 import secrets
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
@@ -45,8 +46,9 @@ def joined(address: str, plan: Sweep) -> Iterator[Each]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     asked = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
-    if asked not in ("auto", "local"):
-        _check_answer(asked)
+    known = _noted() if asked == "auto" else None if asked == "local" else asked
+    if known is not None:
+        _check_answer(known)
     ray = _started(asked)
     try:
         _check_room(ray, plan)
@@ -76,6 +78,14 @@ def _started(address: str) -> Any:
         why = str(error).strip().splitlines()[0].rstrip(".")
         raise RunError(f"The Ray cluster at `{address}` cannot be joined: {why}", "It needs the same versions of Ray and Python") from error
     return ray
+
+
+def _noted() -> str | None:
+    """The address that `ray start` has noted on this machine; it stays there when the cluster is killed."""
+    try:
+        return (Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray" / "ray_current_cluster").read_text().strip() or None
+    except OSError:
+        return None
 
 
 def _check_answer(address: str) -> None:

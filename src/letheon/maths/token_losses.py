@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .largest import largest
 from .likelihood import Head, chunked
 
 
@@ -104,9 +105,11 @@ def inverted_hinge(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
     """1 + p_y - max over v != y of p_v, per token, (m,) in [0, 2]."""
 
     def piece(part: Tensor, target: Tensor) -> Tensor:
-        p = head.logits(part).softmax(-1)  # (c, v)
-        own = p.gather(-1, target[:, None]).squeeze(-1)
-        return 1 + own - p.scatter(-1, target[:, None], -1.0).max(-1).values
+        logits = head.logits(part)  # (c, v)
+        with torch.no_grad():
+            _, runner_up = largest(logits.scatter(-1, target[:, None], -math.inf))
+        own, other = (logits.gather(-1, torch.stack([target, runner_up], 1)) - logits.logsumexp(-1, keepdim=True)).exp().unbind(-1)
+        return 1 + own - other
 
     return chunked(piece, head, hidden, targets)
 
