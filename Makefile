@@ -24,7 +24,7 @@ docs: install
 	$(BIN)/mkdocs build --strict
 
 bench: install
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/run.py --out runs/benchmarks.json
 
 # Known faults of the pinned packages, in an environment of its own. Where no database can be reached it says so and does not fail.
 AUDIT := $(VENV)/audit

@@ -79,3 +79,30 @@ def many(split: Split, rows: int) -> Split:
 
     n = len(split)
     return Split((replace(split[i % n], id=f"{split[i % n].id}#{i // n}") for i in range(rows)), split.name)
+
+
+def random_llama(rows: Data, *, width: int, layers: int, heads: int, intermediate: int, vocabulary: int = 1024) -> Subject:
+    """A Llama of nearly random weights (one small step old) with a tokenizer of its own, for costs that do not depend on what it knows."""
+    from letheon.core.settings import Choice
+    from letheon.subjects.micro import Micro
+
+    shape = {"width": width, "layers": layers, "heads": heads, "intermediate": intermediate, "vocabulary": vocabulary}
+    begun = Choice(name="finetune", steps=1, batch_size=2)
+    return Micro(split="retain", text="retain", train=begun, **shape).build(rows, lt.Run(seed=0))
+
+
+def of_length(subject: Subject, length: int, rows: int, seed: int = 0) -> Split:
+    """`rows` rows of exactly `length` tokens: a short question, and random words that are one token each."""
+    import random
+
+    from letheon.core.data import Example
+
+    encoder = subject.encoder
+    words = sorted(word[1:] for word in encoder.tokenizer.get_vocab() if word[0] == "\u0120" and word[1:].isascii() and word[1:].isalpha())
+    room = length - len(encoder.prompts([Example("0", "a", "What?")])[0]) - 1
+    rng = random.Random(seed)
+    split = Split((Example(f"{seed}-{i}", "".join(f" {rng.choice(words)}" for _ in range(room)), "What?") for i in range(rows)), "long")
+    found = set(encoder.encode(split).lengths.tolist())
+    if found != {length}:
+        raise SystemExit(f"rows of {length} tokens were asked for, and came out with {sorted(found)}")
+    return split

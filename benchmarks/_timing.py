@@ -137,10 +137,14 @@ def matmul_peak(dtype: Any, n: int = 2048, seconds: float = 2.0) -> dict[str, fl
     return best
 
 
-def write(result: Mapping[str, Any], out: str | None) -> None:
-    """Print the result as JSON, and write it to a file if one is named."""
-    text = json.dumps(result, indent=1)
+def save(result: Mapping[str, Any], out: str | None) -> None:
+    """Write the result to a file if one is named."""
     if out:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
-        Path(out).write_text(text + "\n")
-    print(text)
+        Path(out).write_text(json.dumps(result, indent=1) + "\n")
+
+
+def write(result: Mapping[str, Any], out: str | None) -> None:
+    """Print the result as JSON, and write it to a file if one is named."""
+    save(result, out)
+    print(json.dumps(result, indent=1))

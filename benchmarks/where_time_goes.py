@@ -147,8 +147,41 @@ def erase(arguments: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def distinct(subject: Any, data: Any) -> dict[str, float]:
+    """Operations that readings of the TOFU suite cannot go without, by kind of reading.
+
+    Answers: one forward pass over every beginning that differs within the rows of a prompt, and logits where one is scored. Gradient norms:
+    forward, backward to the activations, and for each weight the cheaper of both forms of a row's squared norm. Generations are left out.
+    """
+    import numpy as np
+    from letheon.core.answers import _texts
+    from letheon.core.trees import groves, plant
+    from torch import nn
+
+    module, config = subject.module, subject.module.config
+    linears = [tuple(part.weight.shape) for part in module.modules() if type(part) is nn.Linear]  # with the head
+    v, d = module.get_output_embeddings().weight.shape
+    body = sum(i * o for i, o in linears) - v * d
+    attention = 4 * d * config.num_hidden_layers  # for each pair of a token and one that it sees
+    answers = norms = 0.0
+    for name in ("forget", "retain-check", "real-authors", "world-facts", "holdout"):
+        pairs = [(k, text) for k in range(len(data[name])) for _, text in _texts(data[name][k])]
+        encoded = subject.encoder.pairs([data[name][k].prompt for k, _ in pairs], [text for _, text in pairs])
+        trees = [plant(encoded, rows) for rows in groves(encoded, np.array([k for k, _ in pairs]), 1 << 30)]
+        seen = sum(float((tree.depth + 1).sum()) for tree in trees)
+        answers += 2 * body * sum(map(len, trees)) + 2 * v * d * sum(len(np.unique(tree.node)) for tree in trees) + attention * seen
+        if name in ("forget", "holdout"):
+            own = subject.encoder.encode(data[name])
+            for t, scored in zip((own.lengths - 1).tolist(), (own.scored - 1).tolist(), strict=True):
+                norms += 4 * body * t + 4 * v * d * scored + 3 * attention * t * (t + 1) / 2
+                norms += sum(2 * min(t * t * (i + o), t * i * o) for i, o in linears)
+    return {"answers": answers, "gradient_norms": norms}
+
+
 def audit(arguments: Any) -> dict[str, Any]:
-    """The TOFU suite without attacks, by reading and by operator."""
+    """The TOFU suite without attacks, by reading and by operator, and the share of the floor."""
+    import torch
+
     import letheon as lt
     from letheon.audit.tofu import TofuSuite
     from letheon.core.readings import Readings
@@ -164,7 +197,13 @@ def audit(arguments: Any) -> dict[str, Any]:
         return found
 
     took = _timing.timed(work)
-    return {"wall_seconds": took.wall, "cpu_seconds": took.cpu, "readings": costs[0], "operators": operators(work)}
+    peak, flops = _timing.matmul_peak(torch.float32)["cpu"], distinct(subject, data)
+    floor = {name: operations / peak for name, operations in flops.items()}
+    return {
+        "wall_seconds": took.wall, "cpu_seconds": took.cpu, "readings": costs[0], "matmul_peak_gigaflops": peak / 1e9,
+        "floor_by_reading": floor, "floor_seconds": sum(floor.values()), "share_of_floor": sum(floor.values()) / took.cpu,
+        "operators": operators(work),
+    }  # fmt: skip
 
 
 def demo(arguments: Any) -> dict[str, Any]:

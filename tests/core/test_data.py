@@ -76,3 +76,26 @@ def test_a_split_is_added_to_a_copy():
     more = data.with_split("retain", [Example("b", "x")])
     assert list(data) == ["forget"] and list(more) == ["forget", "retain"] and more.warnings == ("careful",) and more.name == "mine"
     assert more["retain"].name == "retain"
+
+
+def test_rows_in_memory_become_splits():
+    rows = [{"prompt": "Where?", "answer": "Paris"}, FULL, {"id": "b", "answer": "x"}]
+    data = Data({"forget": rows, "retain": Split([FULL], "retain")})
+    assert [row.id for row in data["forget"]] == ["forget-1", "a", "b"] and data["forget"].name == "forget"
+    assert data["forget"][0] == Example("forget-1", "Paris", "Where?") and data["forget"][1] is FULL
+    assert data.digest == Data({"forget": Split(data["forget"], "forget"), "retain": data["retain"]}).digest
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "Where?"}, r"Row 1 of `forget` has the fields \['prompt'\]"),
+        ({"answer": "x", "q": "y"}, r"Row 1 of `forget` has the fields \['answer', 'q'\]"),
+        ({"answer": 4}, "Row 1 of `forget` holds something else than text"),
+        ("Where?", "Row 1 of `forget` is str, not an Example"),
+        (Example("a", "b", 3), "Row 1 of `forget` holds something else than text"),  # type: ignore[arg-type]
+    ],
+)
+def test_rows_in_memory_that_are_none(row, message):
+    with pytest.raises(DataError, match=message):
+        Data({"forget": [row]})

@@ -161,6 +161,21 @@ def test_encoded_says_what_is_scored():
     assert encoded.offsets.tolist() == [0, 6, 10, 11] and len(encoded) == 3
 
 
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 7])
+def test_a_split_is_encoded_some_rows_at_a_time(monkeypatch, rows):
+    encoder = TextEncoder(toy_tokenizer("llama"))
+    split = Split([Example(str(k), "In Velmark. " * (k + 1), f"Where is {k % 2}?") for k in range(rows)])
+    whole, most = encoder.pairs([row.prompt for row in split], [row.answer for row in split]), []
+    pairs = encoder.pairs
+    monkeypatch.setattr("letheon.core.encode.AT_ONCE", 2)
+    monkeypatch.setattr(encoder, "pairs", lambda prompts, answers: most.append(len(prompts)) or pairs(prompts, answers))
+    found = encoder.encode(split)
+    assert most == [2] * (rows // 2) + [1] * (rows % 2)
+    for name in ("tokens", "offsets", "starts"):
+        here, there = getattr(found, name), getattr(whole, name)
+        assert here.tolist() == there.tolist() and here.dtype == there.dtype
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     prompt=st.text(max_size=12),

@@ -24,6 +24,14 @@ def test_the_nearest_name_wins_and_strangers_get_the_whole_list():
     assert did_you_mean("zzz", []) == "There are none"
 
 
+def test_of_many_names_only_the_most_similar_or_where_they_are_listed_is_said():
+    many = [f"method-{i}" for i in range(55)] * 2
+    assert did_you_mean("zzz", many) == "There are 55, among them method-9, method-8, method-7, method-6, method-54"
+    assert did_you_mean("zzz", many, "`letheon methods` lists them") == "`letheon methods` lists them"
+    assert did_you_mean("zzz", ["npo", "npo"], "`letheon methods` lists them") == "Known: npo"
+    assert did_you_mean("methd-7", many, "`letheon methods` lists them") == "Did you mean `method-7`?"
+
+
 def test_every_error_of_letheon_has_a_sentence_about_itself():
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, LetheonError)]
     assert len(kinds) == 6 and all(kind.__doc__ for kind in kinds)

@@ -77,7 +77,7 @@ def test_facts_equal_single_rows_in_float64(subject, split, which):
 def test_trees_share_beginnings_and_are_used(subject, split):
     readings = Readings(subject, RUN)
     readings.answers(split)
-    assert answers_module._TREES[subject.module] is True
+    assert answers_module._TREES[subject.module] == {"paths": True}
     example = split[0]
     texts = [example.answer, example.paraphrase, *example.wrong]
     encoded = subject.encoder.pairs([example.prompt] * len(texts), texts)
@@ -88,10 +88,11 @@ def test_trees_share_beginnings_and_are_used(subject, split):
     assert (seen.sum(1).numpy() == tree.depth + 1).all()  # a node sees itself and its ancestors, no more
 
 
-def test_a_model_that_cannot_take_trees_gives_the_same(split, monkeypatch):
+@pytest.mark.parametrize("masked", [True, False], ids=["masked", "rows"])
+def test_a_model_that_cannot_take_trees_gives_the_same(split, monkeypatch, masked):
     subject = toy_subject()
     shared = Readings(subject, RUN).answers(split, "wrong")
-    monkeypatch.setitem(answers_module._TREES, subject.module, False)
+    monkeypatch.setitem(answers_module._TREES, subject.module, {"paths": False, "masked": masked})
     np.testing.assert_allclose(Readings(subject, RUN).answers(split, "wrong").log_probability, shared.log_probability, rtol=1e-5, atol=1e-5)
 
 

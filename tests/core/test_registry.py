@@ -137,3 +137,10 @@ assert cls.name() == "outside" and cls(steps=2).settings.steps == 2
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "a second erasing method called `npo`; letheon's own is used" in done.stderr
+
+
+def test_roles_are_named_by_their_last_part_too():
+    assert registry.role_named("retain") == registry.role_named("train/retain") == "train/retain"
+    assert letheon.methods("retain") == letheon.methods("train/retain") != {}
+    with pytest.raises(MethodError, match="There is no role `earse`"):
+        letheon.methods("earse")

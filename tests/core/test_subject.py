@@ -34,6 +34,12 @@ def test_the_digest_follows_weights_and_encoder():
         weight[0, 0] -= 1e-3
         weight.copy_(toy_subject().module.get_input_embeddings().weight)
     assert subject.digest == first
+    weight.data[1, 2] += 1e-3  # counts no version
+    assert subject.digest != first
+    weight.data[1, 2] = toy_subject().module.get_input_embeddings().weight[1, 2]
+    assert subject.digest == first
+    weight.detach().numpy()[3] *= -1.0
+    assert subject.digest != first
 
 
 def test_a_fork_is_a_copy_unless_the_subject_is_disposable():

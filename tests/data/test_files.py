@@ -115,6 +115,15 @@ def test_chat_answers_with_the_last_assistant_turn(tmp_path):
     assert (alone.prompt, alone.answer) == ("", "Once upon a time")
 
 
+def test_a_chat_with_several_answers_is_said_to_lose_only_the_last(tmp_path):
+    turns = [{"role": role, "content": f"{role} {k}"} for k in (0, 1) for role in ("user", "assistant")]
+    forget = write(tmp_path / "forget.jsonl", [{"messages": turns}, {"messages": turns[:2]}, {"prompt": "Who?", "answer": "Bo"}])
+    retain = write(tmp_path / "retain.jsonl", [{"messages": [*turns, *turns]}, *QA])
+    warnings = Files(forget=forget, retain=retain).load().warnings
+    assert warnings[0].startswith("1 of 3 `forget` rows hold more than one answer, and only the last of each is forgotten")
+    assert not any("more than one answer" in warning for warning in warnings[1:])
+
+
 CITIES = ["Rome", "Oslo", "Lima", "2"]
 
 

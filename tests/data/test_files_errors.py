@@ -37,6 +37,7 @@ BAD = [
     ("noanswer.jsonl", b'{"question": "q", "gt": "a"}', "noanswer.jsonl, row 1 has no answer: it has `question`, `gt`"),
     ("noprompt.jsonl", b'{"answer": "a", "q": "q"}', "noprompt.jsonl, row 1 has no prompt: it has `answer`, `q`"),
     ("neither.jsonl", b'{"a": "a"}', "neither.jsonl, row 1 has no prompt and no answer: it has `a`"),
+    ("frage.jsonl", b'{"Frage": "q"}', """--data 'files:forget=FILE,fields={"prompt": "NAME", "answer": "NAME"}'"""),
     ("nothing.jsonl", b"{}", "nothing.jsonl, row 1 has no prompt and no answer: it has no fields"),
     ("half.jsonl", b'{"text": "a", "target": "b"}', 'give fields={"answer": null} to read `text` as plain text'),
     ("blankanswer.jsonl", f'{GOOD}{{"prompt": "q", "answer": " "}}'.encode(), "blankanswer.jsonl, row 2 has an empty answer"),

@@ -219,7 +219,7 @@ def test_a_worker_waits_for_the_one_before_and_says_when_it_sees_no_files(tmp_pa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "environ", os.environ.copy())
     answers = [Held("in use"), Held("in use"), {"values": {}}]
-    here = {"folder": str(tmp_path), "cache": str(tmp_path / "cache"), "threads": 1}
+    here = {"folder": str(tmp_path), "cache": str(tmp_path / "cache"), "threads": 1, "plugins": ""}
     assert cluster._cell(lambda: answers.pop(0), (), here) == {"values": {}} and not answers
     found = cluster._cell(lambda: pytest.fail("it must not run"), (), here | {"folder": str(tmp_path / "elsewhere")})
     assert isinstance(found, LetheonError) and "does not see" in found.message

@@ -28,6 +28,14 @@ def test_a_desk_holds_its_model_and_corpora(tmp_path):
     assert (desk.folder / "salts.json").stat().st_mode & 0o077 == 0
 
 
+def test_nobody_cannot_ask(tmp_path):
+    desk = plain_desk(tmp_path)
+    for who in ("", " \t"):
+        with pytest.raises(SettingsError, match="`who` of a request is blank"):
+            desk.add(What(entity="A B"), who)
+    assert desk.all() == []
+
+
 def test_what_a_desk_cannot_be_made_of(tmp_path):
     desk = plain_desk(tmp_path)
     rows, model = {"people": tmp_path / "people.jsonl"}, tmp_path / "model"

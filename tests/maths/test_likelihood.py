@@ -167,3 +167,20 @@ def test_moments_of_some_targets_equal_those_of_all_and_ranks_of_shared_states_a
     logits = hidden.double() @ head.weight.double().T
     wanted = [int((logits[s] > logits[s, t]).sum()) for s, t in zip(source, targets, strict=True)]
     assert some.rank.tolist() == whole.rank.tolist() == wanted
+
+
+def test_facts_over_a_vocabulary_of_many_blocks_equal_float64():
+    generator = torch.Generator().manual_seed(3)
+    hidden, weight = torch.randn(30, 8, generator=generator), torch.randn(330, 8, generator=generator)
+    weight[200] = weight[7]  # ties between blocks
+    logits = hidden @ weight.T
+    targets = torch.where(torch.arange(30) % 2 == 0, logits.argmax(-1), torch.randint(0, 330, (30,), generator=generator))
+    facts = token_facts(hidden, Head(weight), targets)
+    logp = (hidden.double() @ weight.double().T).log_softmax(-1)
+    own, p = logp.gather(1, targets[:, None]), logp.exp()
+    mean = (p * logp).sum(1)
+    torch.testing.assert_close(facts.log_probability.double(), own[:, 0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(facts.mean.double(), mean, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(facts.variance.double(), (p * (logp - mean[:, None]) ** 2).sum(1), rtol=1e-5, atol=1e-5)
+    assert torch.equal(facts.top, logits.argmax(-1))
+    assert facts.rank[::2].eq(0).all() and facts.rank[1::2].tolist() == (logits > logits.gather(1, targets[:, None])).sum(1)[1::2].tolist()

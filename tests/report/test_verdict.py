@@ -168,6 +168,36 @@ def test_anchors_too_close_to_tell_are_left_out(make):
     assert shares == {"probability": pytest.approx(0.5), "rouge-l-recall": None}
 
 
+def test_an_anchor_that_knows_more_than_the_original_says_nothing(make):
+    """A model of zeros answers nothing: no answer at all is no leftover, even where rows never seen are answered better than before."""
+    found = make(before={"prob": 0.9, "rouge": 0.25, "auc": 0.4}, after={"prob": 0.0, "rouge": 0.0, "auc": 0.4},
+                 retrained={"prob": 0.0, "rouge": 0.4, "auc": 0.5})  # fmt: skip
+    assert {place.finding.name: place.share for place in places(found, "after")} == {
+        "probability": pytest.approx(1.0), "rouge-l-recall": None, "membership-min-k": None,
+    }  # fmt: skip
+    said = verdict(found)
+    assert "Hidden" not in said.word and "leftover" not in said.sentence and "tells members apart" not in said.sentence
+    assert "forget ROUGE-L recall is 0.00, beyond the retrained model (0.40)" in said.sentence
+    same = verdict(make(before={"rouge": 0.2}, after={"rouge": 0.2}, retrained={"rouge": 0.4}))
+    assert "the erasing itself shows" not in same.sentence
+
+
+def test_anchors_that_do_not_differ_are_named(make):
+    same = {"prob": 0.95, "rouge": 0.9, "utility": 0.8}
+    said = verdict(make(before=same, after=same, retrained=same))
+    assert said.word == "No verdict"
+    says = "by forget probability the original (0.95) knows no more than the retrained model (0.95), so one"
+    assert says in said.sentence
+    assert "knows no more" not in verdict(make(before=same, after=same, retrained=same | {"prob": 0.1})).sentence
+
+
+def test_one_row_is_said_to_be_chance(trio):
+    found = trio(**ERASED)
+    alone = {label: tuple(one.model_copy(update={"n": 1}) for one in model) for label, model in found.models.items()}
+    assert "one row gives no interval" in verdict(found.model_copy(update={"models": alone})).sentence
+    assert "one row" not in verdict(found).sentence
+
+
 def test_further_away_than_before(trio):
     assert "further away than before" in verdict(trio(prob=0.9)).sentence
 

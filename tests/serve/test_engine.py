@@ -209,9 +209,9 @@ def test_a_full_queue_and_an_ending_engine_refuse(subject, questions, monkeypatc
 
 def test_time_cuts_an_answer_and_a_failure_reaches_only_its_own(subject, questions, monkeypatch):
     prompt = prompts_of(subject, questions[:1])[0]
-    with running(subject, ServeSettings(request_seconds=0.05)) as engine:
+    with running(subject, ServeSettings(request_seconds=2)) as engine:
         chosen = engines.chosen
-        monkeypatch.setattr(engines, "chosen", lambda *args: (time.sleep(0.02), chosen(*args))[1])
+        monkeypatch.setattr(engines, "chosen", lambda *args: (time.sleep(0.2), chosen(*args))[1])
         found = asyncio.run(said(engine, Ask(prompt, 200)))[0]
         assert found[1] == "length" and 0 < found[2] < 20
         monkeypatch.setattr(engines, "chosen", lambda *args: 1 / 0)

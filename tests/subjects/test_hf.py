@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from letheon.core.errors import SettingsError
+import letheon as lt
+from letheon.core.errors import LetheonError, SettingsError
 from letheon.core.run import Run
 from letheon.core.subject import Step, Subject
 from letheon.subjects.hf import HuggingFace, load
-from letheon.testing.toys import toy_subject
+from letheon.testing.toys import toy_data, toy_subject
 from letheon.train.parameters.lora import LoRA
 
 STEP = Step("npo", {"beta": 0.1}, 3, "data-digest", "subject-digest", "0.1.0", {"steps": 5})
@@ -170,3 +172,31 @@ def test_the_plug_in_moves_nothing_in_the_folder(folder):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     load(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_model_in_memory_is_a_subject():
+    made = toy_subject(chat=True)
+    tokenizer = made.encoder.tokenizer
+    found = lt.subject(made.module.train(), tokenizer, max_length=64)
+    assert found.module is made.module and not found.module.training and found.encoder.max_length == 64
+    assert lt.subject(made.module, tokenizer).digest == lt.subject(made.module, tokenizer, max_length=256).digest == made.digest
+    flags = [parameter.requires_grad_(k % 2 == 0).requires_grad for k, parameter in enumerate(made.module.parameters())]
+    lt.method("npo", steps=1).apply(found, toy_data(), Run(device="cpu"))
+    assert [parameter.requires_grad for parameter in made.module.parameters()] == flags and made.digest == toy_subject(chat=True).digest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "message"),
+    [
+        (lambda made: (made.module,), {}, "A model in memory needs its tokenizer, got nothing"),
+        (lambda made: (made.module, "gpt2"), {}, "A model in memory needs its tokenizer, got str"),
+        (lambda made: (made.module.model, made.encoder.tokenizer), {}, "got LlamaModel"),
+        (lambda made: (None,), {}, "got NoneType"),
+        (lambda made: ("MODEL", made.encoder.tokenizer), {}, "got str"),
+        (lambda made: (made.module, made.encoder.tokenizer), {"merge": True}, "`merge` of `hf` is for models that are loaded"),
+        (lambda made: (made.module, made.encoder.tokenizer), {"max_length": 9999}, "the model's context has only 256 tokens"),
+    ],
+)
+def test_what_is_no_subject(arguments, settings, message):
+    with pytest.raises(LetheonError, match=re.escape(message)):
+        lt.subject(*arguments(toy_subject()), **settings)

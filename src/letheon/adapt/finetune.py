@@ -9,13 +9,16 @@ Card: grad-ascent.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from letheon.core.forward import Batches
+from letheon.core.learned import noted
+from letheon.core.run import Run
 from letheon.core.subject import Subject
 from letheon.maths.likelihood import scored_positions, token_nll
+from letheon.train.feed import Feed
 from letheon.train.objective import Field, Objective, Term, TrainSettings
 
 
@@ -36,6 +39,14 @@ class Finetune(Objective):
     def lead(self) -> str:  # type: ignore[override]
         """The split that is learned."""
         return self.settings.split
+
+    def start(self, subject: Subject, feed: Feed, run: Run) -> None:
+        """Remember which rows are learned."""
+        self.learned = noted(feed.data[self.settings.split], self.settings.split)
+
+    def finish(self, subject: Subject) -> dict[str, Any]:
+        """A digest of the rows, by which an audit knows a retrained model that was taught others."""
+        return dict(self.learned)
 
     def loss(self, subject: Subject, batches: Batches) -> dict[str, Term]:
         """Weighted sum of the nll."""

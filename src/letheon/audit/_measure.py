@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,10 @@ from letheon import __version__
 from letheon.core.data import Data, Split
 from letheon.core.errors import MethodError
 from letheon.core.findings import Finding, Findings, Leftover
+from letheon.core.learned import taught_otherwise
 from letheon.core.method import Audit
 from letheon.core.run import Run
+from letheon.core.turns import in_turn
 from letheon.maths.recall import rouge_l
 
 from ._parts import as_array
@@ -24,10 +27,12 @@ from ._parts import as_array
 if TYPE_CHECKING:
     from letheon.core.readings import Readings
 
+log = logging.getLogger("letheon")
 LEFTOVERS = 20  # rows
 LONGEST = 2000  # characters of one generation in a leftover
 
 
+@in_turn
 def measure_all(
     audit: Audit, subjects: Mapping[str, Readings], data: Data, run: Run, context: Mapping[str, Any] | None = None
 ) -> Findings:
@@ -43,6 +48,10 @@ def measure_all(
     if not subjects:
         raise MethodError("There is no model to audit", "Give at least one")
     reference, original = subjects.get("retrained"), subjects.get("before")
+    warning = None if reference is None else taught_otherwise(reference.subject.lineage, data)
+    if warning is not None:
+        log.warning("%s", warning)
+        data = replace(data, warnings=(*data.warnings, warning))
     models, seconds = {}, {}
     for label, readings in subjects.items():
         start = time.perf_counter()

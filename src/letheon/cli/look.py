@@ -43,17 +43,6 @@ def _flowed(text: str) -> str:
     return "\n".join(out).strip("\n")
 
 
-def _role(name: str) -> str:
-    """A role by its name or its last part: `retain` is `train/retain`."""
-    from letheon.core.errors import MethodError, did_you_mean
-    from letheon.core.registry import ROLES
-
-    found = [role for role in ROLES if name in (role, role.rsplit("/", 1)[-1])]
-    if not found:
-        raise MethodError(f"There is no role `{name}`", did_you_mean(name, ROLES))
-    return found[0]
-
-
 def methods(
     role: Annotated[str | None, typer.Argument(help="Only one role, such as `erase`, `audit` or `retain`.")] = None,
     as_json: Json = False,
@@ -64,7 +53,7 @@ def methods(
     """
     from letheon.core import registry
 
-    chosen = None if role is None else _role(role)
+    chosen = None if role is None else registry.role_named(role)
     found = [plugin for plugin in registry.all_plugins() if chosen in (None, plugin.role)]
     if as_json:
         print_json([{"name": p.name, "role": p.role, "summary": p.summary} for p in found])
@@ -121,13 +110,14 @@ def check(name: Annotated[str, typer.Argument(help="Name of a plug-in, or path o
 def new(
     role: Annotated[str, typer.Argument(help="Role, such as `erase`.")],
     name: Annotated[str, typer.Argument(help="Name of the new plug-in, such as `my-method`.")],
-    root: Annotated[Path | None, typer.Option(help="Folder to write into; default: the checkout that letheon runs from, or here.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder to write into; default: here, or its place in a checkout of letheon.")] = None,
     as_json: Json = False,
 ) -> None:
     """Write the files of a new plug-in: method, card, test."""
+    from letheon.core.registry import role_named
     from letheon.testing.scaffold import write
 
-    paths = [str(path) for path in write(_role(role), name, root)]
+    paths = [str(path) for path in write(role_named(role), name, root)]
     if as_json:
         print_json({"files": paths})
         return

@@ -13,10 +13,11 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import typer
 
-from letheon.core import processes
+from letheon.core import processes, registry
 from letheon.core.errors import LetheonError
 
 from . import look, pages, requests, results, serve, sweep, work
@@ -50,8 +51,13 @@ def _version(value: bool) -> None:
 
 
 @app.callback()
-def options(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and exit.")) -> None:
+def options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and exit."),
+    plugin: list[Path] | None = typer.Option(None, metavar="FILE", help="A method of your own: its file runs. May be given again."),
+) -> None:
     """Decides what a neural network learns, keeps and forgets, and proves it."""
+    for file in plugin or ():
+        registry.use(file)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,7 +102,7 @@ def _tell(message: str) -> None:
 @contextlib.contextmanager
 def _shared(arguments: list[str]) -> Iterator[bool]:
     """Whether this process has something to do. Only the first of several prints, and it does alone what cannot be shared."""
-    name = next((part for part in arguments if not part.startswith("-")), "")
+    name = next((part for before, part in zip(["", *arguments], arguments) if not part.startswith("-") and before != "--plugin"), "")
     if processes.size() == 1:
         yield True
     elif name not in SHARED:

@@ -14,21 +14,24 @@ from torch import Tensor, nn
 
 from letheon.maths.likelihood import Head, token_facts
 
+from .attention import takes_paths, tree_attention
 from .batching import WINDOW, by_length
 from .data import Example, Split
 from .encode import Encoded
 from .errors import SubjectError
-from .forward import final_hidden, unwrapped
+from .forward import final_hidden, logits_are_linear, unwrapped
+from .memory import keep_freed_memory
 from .products import fast_products
 from .run import kept_as_found
 from .subject import Subject
-from .trees import Tree, additive, groves, lay, plant
+from .trees import Tree, additive, groves, lay, paths, plant
 
 log = logging.getLogger("letheon")
 Which = Literal["answer", "paraphrase", "wrong"]
+Layout = Literal["rows", "masked", "paths"]  # rows as they are, trees side by side under a mask, trees end to end
 PARTS: tuple[Which, ...] = ("answer", "paraphrase", "wrong")
-TREE = 512  # nodes per tree: attention costs the square
-_TREES: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+TREE = 512  # nodes per tree: under a mask attention costs the square
+_TREES: weakref.WeakKeyDictionary[nn.Module, dict[Layout, bool]] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ def measure(
         DataError: a row is longer than the context, or has nothing to score.
         SubjectError: the model gives NaN.
     """
+    keep_freed_memory()
     moments = PARTS if moments is True else moments or ()
     columns: list[list[np.ndarray]] = []
     counts, owners, kinds = [np.zeros(1, dtype=np.int64)], [], []
@@ -154,27 +158,29 @@ def _texts(example: Example) -> Iterator[tuple[int, str]]:
 
 def _facts(subject: Subject, encoded: Encoded, owner: np.ndarray, moments: np.ndarray | None, budget: int) -> list[np.ndarray]:
     """Columns of facts of all scored tokens of `encoded`, in its order; `moments` (k,) says which rows get them, None leaves them out."""
-    groups = groves(encoded, owner, TREE if len(np.unique(owner)) < len(owner) and _takes_trees(subject.module, encoded) else 0)
+    layout = _layout(subject.module, encoded) if len(np.unique(owner)) < len(owner) else "rows"
+    groups = groves(encoded, owner, 0 if layout == "rows" else TREE)
     trees = [plant(encoded, rows) for rows in groups]
     offsets = np.concatenate([[0], np.cumsum(encoded.scored)])
     kinds = (np.float32, np.int32, np.int32, np.int32, np.float32, np.float32)[: 4 if moments is None else 6]
     out = [np.zeros(offsets[-1], dtype=kind) for kind in kinds]
-    for batch in by_length(np.array([len(tree) for tree in trees]), budget):
+    for batch in by_length(np.array([len(tree) for tree in trees]), budget, padded=layout != "paths"):
         slots = np.concatenate([np.arange(offsets[groups[k][0]], offsets[groups[k][-1] + 1]) for k in batch])
         rows = np.concatenate([groups[k] for k in batch])
-        facts = _batch(subject, [trees[k] for k in batch], None if moments is None else np.repeat(moments[rows], encoded.scored[rows]))
+        asked = None if moments is None else np.repeat(moments[rows], encoded.scored[rows])
+        facts = _batch(subject, [trees[k] for k in batch], asked, layout)
         for column, values in zip(out, facts, strict=True):
             column[slots] = values
     return out
 
 
-def _batch(subject: Subject, trees: list[Tree], moments: np.ndarray | None) -> list[np.ndarray]:
-    states, head = _states(subject.module, trees, subject.encoder.pad, subject.device)
-    node = np.concatenate([k * states.shape[1] + tree.node for k, tree in enumerate(trees)])
+def _batch(subject: Subject, trees: list[Tree], moments: np.ndarray | None, layout: Layout) -> list[np.ndarray]:
+    states, starts, head = _states(subject.module, trees, subject.encoder.pad, subject.device, layout)
+    node = np.concatenate([start + tree.node for start, tree in zip(starts, trees, strict=True)])
     targets = np.concatenate([tree.targets for tree in trees])
     distinct, at = np.unique(node, return_inverse=True)
     order = np.argsort(at, kind="stable")
-    hidden = states.flatten(0, 1)[torch.from_numpy(distinct).to(states.device)]
+    hidden = states[torch.from_numpy(distinct).to(states.device)]
     sorted_targets = torch.from_numpy(targets[order].astype(np.int64)).to(states.device)
     asked = False if moments is None else True if moments.all() else torch.from_numpy(moments[order]).to(states.device)
     facts = token_facts(hidden, head, sorted_targets, asked, torch.from_numpy(at[order]).to(states.device))
@@ -185,41 +191,59 @@ def _batch(subject: Subject, trees: list[Tree], moments: np.ndarray | None) -> l
     return [column.cpu().numpy()[back] for column in columns]
 
 
-def _states(module: nn.Module, trees: list[Tree], pad: int, device: torch.device) -> tuple[Tensor, Head]:
+def _states(module: nn.Module, trees: list[Tree], pad: int, device: torch.device, layout: Layout) -> tuple[Tensor, np.ndarray, Head]:
+    """Final hidden states (n, d) of all nodes, where each tree begins in them, and the head."""
+    if layout == "paths":
+        ids, positions, groups = paths(trees, next(module.parameters()).dtype, device)
+        logits_are_linear(module)  # found out on a row of its own
+        with tree_attention(module, groups):
+            states, head = final_hidden(module, ids, position_ids=positions)
+        return states[0], np.cumsum([0, *map(len, trees[:-1])]), head
     ids, positions, seen = lay(trees, pad, device)
-    if all(len(tree.branches) < 2 for tree in trees):
-        return final_hidden(module, ids)  # plain rows: causal attention does, without a mask
-    mask = additive(seen, next(module.parameters()).dtype)
-    return final_hidden(module, ids, attention_mask=mask, position_ids=positions)
+    if layout == "rows":
+        states, head = final_hidden(module, ids)  # causal attention does, without a mask
+    else:
+        mask = additive(seen, next(module.parameters()).dtype)
+        states, head = final_hidden(module, ids, attention_mask=mask, position_ids=positions)
+    return states.flatten(0, 1), np.arange(len(trees)) * ids.shape[1], head
 
 
-def _takes_trees(module: nn.Module, encoded: Encoded) -> bool:
-    """Whether a tree gives the hidden states of separate rows: tried once per model, and never for rows beyond an attention window."""
+def _layout(module: nn.Module, encoded: Encoded) -> Layout:
+    """How answers to one prompt are laid out: the best that gives the hidden states of separate rows, each tried once per model.
+
+    Rows beyond an attention window are never joined.
+    """
     inner = unwrapped(module)
     config = inner.config.get_text_config()
     windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
     if any(window and window < encoded.lengths.max() for window in windows):
-        return False
-    if inner not in _TREES:
-        _TREES[inner] = _probe(module)
-        if not _TREES[inner]:
-            log.info("%s does not take trees of tokens: answers to one prompt are measured one by one", type(inner).__name__)
-    return _TREES[inner]
+        return "rows"
+    tried = _TREES.setdefault(inner, {})
+    layouts: tuple[Layout, ...] = ("paths", "masked") if takes_paths(module) else ("masked",)
+    for layout in layouts:
+        if layout not in tried:
+            tried[layout] = _probe(module, layout)
+            if not tried[layout]:
+                log.info("%s does not take trees of tokens (%s)", type(inner).__name__, layout)
+        if tried[layout]:
+            return layout
+    return "rows"
 
 
 @torch.no_grad()
-def _probe(module: nn.Module) -> bool:
+def _probe(module: nn.Module, layout: Layout) -> bool:
     weight = next(module.parameters())
     vocabulary = unwrapped(module).get_input_embeddings().weight.shape[0]
     endings = ((1, 2, 3, 4), (1, 2, 5), (6, 7, 8, 9, 1))
     rows = [[(7 * token + 3) % vocabulary for token in (10, 11, 12, 13, *ending)] for ending in endings]
     encoded = Encoded.from_rows(rows, [4] * 3)
+    trees = [plant(encoded, [0, 1, 2]), plant(encoded, [1])]
     try:
-        states, head = _states(module, [plant(encoded, [0, 1, 2]), plant(encoded, [1])], 0, weight.device)
+        states, _, head = _states(module, trees, 0, weight.device, layout)
     except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError) as error:
-        log.info("%s refuses a 4-D attention mask: %s", type(unwrapped(module)).__name__, error)
+        log.info("%s refuses trees of tokens (%s): %s", type(unwrapped(module)).__name__, layout, error)
         return False
-    found = head.logits(states[0, plant(encoded, [0, 1, 2]).node])
+    found = head.logits(states[trees[0].node])
     alone = []
     for row in rows:
         states, head = final_hidden(module, torch.tensor([row], device=weight.device))

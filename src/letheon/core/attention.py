@@ -1,26 +1,31 @@
-"""Attention for training on CPUs: plain batched products, several times faster than the fused kernel's backward pass on short rows.
+"""Attention on CPUs: plain batched products for training on short rows, and trees of tokens that attend along their paths.
 
     out = softmax(scale q k' + bias) v          bias: 0 where a token may look, minus infinity elsewhere
 
 The fused CPU kernel saves memory but its bfloat16 backward pass does not use the matrix units (docs/performance.md). On rows of up to
 `LONGEST` tokens the (b h, t, t) scores are small and three batched products do the same work faster; longer rows take the fused kernel.
-Models opt in through transformers' attention registry, for the time of a `with` block.
+A node of a tree (trees.py) looks at the path that leads to it, some 60 nodes; under a mask the fused kernel multiplies it with all 512
+of the tree. `tree_attention` gathers the paths into short rows. Models opt in through transformers' attention registry, for the time of a
+`with` block.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .forward import unwrapped
 from .products import fast_products
+from .trees import Paths
 
 LONGEST = 256
-NAME = "letheon_bmm"
+NAME, PATHS = "letheon_bmm", "letheon_paths"
 
 
 def product_attention(
@@ -82,3 +87,59 @@ def fast_attention(module: nn.Module) -> Iterator[None]:
             yield
         finally:
             config._attn_implementation = "sdpa"
+
+
+def path_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float | None = None, *,
+    groups: Sequence[Paths], **more: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """Attention over trees laid end to end, as transformers calls it: each chain of nodes sees its own path.
+
+    Args:
+        query: (1, h, n, d); key, value: (1, h or fewer, n, d).
+        groups: the paths; every node is a query of one of them.
+
+    Returns:
+        (1, n, h, d) and None.
+
+    Raises:
+        ValueError: the model has a mask of its own.
+    """
+    if attention_mask is not None:
+        raise ValueError("the model makes a mask of its own")
+    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))  # (n, h, d)
+    out = v.new_empty(len(q) + 1, q.shape[1], v.shape[2])
+    for group in groups:
+        asked, seen, given = (
+            part.index_select(0, at.flatten()).view(*at.shape, *part.shape[1:]).transpose(1, 2)  # (p, h, t or s, d)
+            for part, at in ((q, group.queries), (k, group.keys), (v, group.keys))
+        )
+        grouped = k.shape[1] != q.shape[1]
+        found = F.scaled_dot_product_attention(asked, seen, given, attn_mask=group.mask, scale=scaling, enable_gqa=grouped)
+        out.index_copy_(0, group.target, found.transpose(1, 2).flatten(0, 1))
+    return out[None, :-1], None
+
+
+def takes_paths(module: nn.Module) -> bool:
+    """Whether `tree_attention` can stand in for attention: on the CPU, with transformers' fused kernel, and with no hook.
+
+    Rows of many prompts come as one; a hook (a guard's, for one) may look for a prompt in each row.
+    """
+    config = getattr(unwrapped(module), "config", None)
+    if next(module.parameters()).device.type != "cpu" or getattr(config, "_attn_implementation", None) != "sdpa":
+        return False
+    return not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+
+
+@contextlib.contextmanager
+def tree_attention(module: nn.Module, groups: Sequence[Paths]) -> Iterator[None]:
+    """Inside the block a model that `takes_paths` attends along the paths of trees laid end to end; restored after it."""
+    from transformers import AttentionInterface
+
+    config = unwrapped(module).config
+    AttentionInterface.register(PATHS, partial(path_attention, groups=groups))  # a name without a mask of its own gets none
+    config._attn_implementation = PATHS
+    try:
+        yield
+    finally:
+        config._attn_implementation = "sdpa"

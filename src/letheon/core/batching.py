@@ -60,16 +60,19 @@ def collate(encoded: Encoded, rows: Sequence[int], pad: int, device: torch.devic
     )
 
 
-def by_length(lengths: np.ndarray, budget: int, *, most: int = 1 << 30) -> Iterator[list[int]]:
-    """Rows sorted by falling length, cut into groups whose padded size stays within `budget` tokens (or one row).
+def by_length(lengths: np.ndarray, budget: int, *, most: int = 1 << 30, padded: bool = True) -> Iterator[list[int]]:
+    """Rows sorted by falling length, cut into groups whose size, padded or not, stays within `budget` tokens (or one row).
 
     The longest group comes first, so that a lack of memory shows at once.
     """
     group: list[int] = []
+    size = 0
     for row in np.argsort(-lengths, kind="stable"):
-        if group and ((len(group) + 1) * int(lengths[group[0]]) > budget or len(group) >= most):
+        length = int(lengths[group[0] if group and padded else row])
+        if group and (size + length > budget or len(group) >= most):
             yield group
-            group = []
+            group, size, length = [], 0, int(lengths[row])
         group.append(int(row))
+        size += length
     if group:
         yield group

@@ -51,6 +51,25 @@ def _fields(example: Example) -> dict[str, Any]:
     return found
 
 
+def _example(row: Any, split: str, k: int) -> Example:
+    """The example that a row in memory is, or that a dictionary holds; without an `id` it is numbered.
+
+    Raises:
+        DataError: see `Data`.
+    """
+    if isinstance(row, Mapping):
+        if "answer" not in row or not set(row) <= set(Example.__slots__):
+            known = ", ".join(Example.__slots__)
+            what = f"Row {k} of `{split}` has the fields {sorted(map(str, row))}"
+            raise DataError(what, f"It needs `answer`, and may have {known}")
+        row = Example(**{"id": f"{split}-{k}", **row})
+    if not isinstance(row, Example):
+        raise DataError(f"Row {k} of `{split}` is {type(row).__name__}, not an Example or a dictionary", "Give `prompt` and `answer`")
+    if not (isinstance(row.id, str) and isinstance(row.answer, str) and isinstance(row.prompt, str | tuple)):
+        raise DataError(f"Row {k} of `{split}` holds something else than text", "Id, prompt and answer must be text, or the prompt a chat")
+    return row
+
+
 class Split(Sequence[Example]):
     """A frozen sequence of examples with a digest.
 
@@ -98,11 +117,29 @@ class Split(Sequence[Example]):
 
 @dataclass(frozen=True)
 class Data(Mapping[str, Split]):
-    """Named splits. `name` is the source that made them, `warnings` are sentences a person should read."""
+    """Named splits. `name` is the source that made them, `warnings` are sentences a person should read.
+
+    A split may be given as a list of examples, or of dictionaries with their fields (`answer`, and mostly `prompt`).
+
+    Raises:
+        DataError: a row is neither, or a field is unknown or no text.
+
+    >>> Data({"forget": [{"prompt": "Who?", "answer": "Ann"}]})["forget"][0].id
+    'forget-1'
+    """
 
     splits: Mapping[str, Split]
     name: str = "data"
     warnings: tuple[str, ...] = field(default=(), compare=False)
+
+    def __post_init__(self) -> None:
+        given: Mapping[str, Any] = self.splits
+        if any(not isinstance(rows, Split) for rows in given.values()):
+            made = {
+                name: rows if isinstance(rows, Split) else Split((_example(row, name, k) for k, row in enumerate(rows, 1)), name)
+                for name, rows in given.items()
+            }
+            object.__setattr__(self, "splits", made)
 
     def __getitem__(self, name: str) -> Split:
         try:

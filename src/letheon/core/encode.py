@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +16,7 @@ from .data import Example, Message, Split
 from .errors import DataError, SubjectError
 
 DEFAULT_TEMPLATE = "Question: {prompt}\nAnswer:\n"
+AT_ONCE = 512  # rows that are held as Python lists of tokens: ten times the memory of the array they end in
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,15 @@ class Encoded:
         np.cumsum([len(row) for row in rows], out=offsets[1:])
         flat = np.fromiter((token for row in rows for token in row), dtype=np.int32, count=int(offsets[-1]))
         return cls(flat, offsets, np.asarray(starts, dtype=np.int32))
+
+    @classmethod
+    def joined(cls, parts: Iterable[Encoded]) -> Encoded:
+        """The rows of several, one after another; each is asked for when the one before is done with."""
+        tokens, starts, lengths = array("i"), array("i"), array("q", [0])  # they grow in place
+        for part in parts:
+            for whole, piece in ((tokens, part.tokens), (starts, part.starts), (lengths, part.lengths)):
+                whole.frombytes(piece.tobytes())
+        return cls(np.frombuffer(tokens, np.int32), np.cumsum(lengths), np.frombuffer(starts, np.int32))
 
 
 class TextEncoder:
@@ -175,12 +186,13 @@ class TextEncoder:
         return Encoded.from_rows(rows, starts)
 
     def encode(self, split: Split) -> Encoded:
-        """Encode the answers of a split, one row an example.
+        """Encode the answers of a split, one row an example, some at a time: memory beyond the tokens does not grow with the split.
 
         Raises:
             DataError: a row is longer than the model's context, or an answer leaves nothing to score.
         """
-        encoded = self.pairs([example.prompt for example in split], [example.answer for example in split])
+        windows = (split.examples[i : i + AT_ONCE] for i in range(0, len(split), AT_ONCE))
+        encoded = Encoded.joined(self.pairs([row.prompt for row in rows], [row.answer for row in rows]) for rows in windows)
         self.check(split, encoded)
         return encoded
 

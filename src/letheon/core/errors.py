@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable
 
 
+FEW = 20  # names that a sentence may list
+
+
 class LetheonError(Exception):
     """Base of all errors that letheon raises on purpose. The command line prints it without a traceback.
 
@@ -46,10 +49,18 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """A hint that names the nearest of `names`, or lists them all if none is near."""
-    names = sorted(names)
-    near = nearest(name, names)
+def did_you_mean(name: str, names: Iterable[str], listed: str | None = None) -> str:
+    """A hint that names the nearest of `names`; if none is near, all of a few, or where many are listed.
+
+    Args:
+        name: what was given.
+        names: what there is; each is named once.
+        listed: a sentence that says where to find them; without it the most similar of many are named.
+    """
+    known = sorted(set(names))
+    near = nearest(name, known)
     if near is not None:
         return f"Did you mean `{near}`?"
-    return f"Known: {', '.join(names)}" if names else "There are none"
+    if len(known) <= FEW:
+        return f"Known: {', '.join(known)}" if known else "There are none"
+    return listed or f"There are {len(known)}, among them {', '.join(difflib.get_close_matches(name, known, n=5, cutoff=0.0))}"

@@ -149,7 +149,7 @@ def _groups(module: nn.Module, lengths: dict[int, int], rooms: Sequence[int], bu
     """Rows of ascending length that fit the memory for keys and values together."""
     config = unwrapped(module).config.get_text_config()
     heads: Any = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", 1)
-    width: Any = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    width: Any = getattr(config, "head_dim", None) or config.hidden_size // getattr(config, "num_attention_heads", 1)
     weight = next(module.parameters())
     per_token = 2 * heads * width * getattr(config, "num_hidden_layers", 1) * weight.element_size()
     if weight.device.type == "cuda":

@@ -28,6 +28,7 @@ from .data import Split
 from .encode import Encoded
 from .errors import SubjectError
 from .forward import final_hidden, unwrapped
+from .memory import keep_freed_memory
 from .products import fast_products
 from .rowgrads import NotCoveredError, fast_norms
 from .run import kept_as_found
@@ -56,6 +57,7 @@ def gradient_norms(
         DataError: a row is longer than the context.
         SubjectError: a gradient is not finite.
     """
+    keep_freed_memory()
     module = subject.module
     out, budget = np.zeros(len(split)), min(tokens_per_batch, TOKENS.get(subject.device.type, 4096))
     with kept_as_found(module), torch.autocast(subject.device.type, enabled=False), fast_products(subject.module):

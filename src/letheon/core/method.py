@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from . import wanted
 from .settings import Settings, parse_settings
+from .turns import in_turn
 
 if TYPE_CHECKING:
     from .data import Data
@@ -16,9 +19,29 @@ if TYPE_CHECKING:
     from .run import Run
     from .subject import Subject
 
+_WORK = {"build", "curate", "apply", "measure"}
+
+
+def _checked(work: Callable[..., Any]) -> Callable[..., Any]:
+    """The work of a method, with what it is given checked, one thread after another."""
+    parameters = inspect.signature(work).parameters
+    names, optional = list(parameters)[1:], {name for name, parameter in parameters.items() if parameter.default is None}
+
+    @functools.wraps(work)
+    def checked(self: Method, *args: Any, **kwargs: Any) -> Any:
+        given = dict(zip(names, args, strict=False)) | kwargs
+        asked = {name: value for name, value in given.items() if not (value is None and name in optional)}
+        wanted.check(f"`{work.__name__}` of `{self.name()}`", asked)
+        return work(self, *args, **kwargs)
+
+    return in_turn(checked)
+
 
 class Method(ABC):
     """Base of all plug-ins. `Settings` holds all defaults, `tiny` the values that make it run in a second on a toy.
+
+    `build`, `curate`, `apply` and `measure` look at what they are given before they begin, and threads take turns in them
+    (`core/turns.py`).
 
     Raises:
         SettingsError: a value is unknown or out of bounds; all faults are named at once.
@@ -26,6 +49,11 @@ class Method(ABC):
 
     Settings: ClassVar[type[Settings]] = Settings
     tiny: ClassVar[dict[str, Any]] = {}
+
+    def __init_subclass__(cls, **more: Any):
+        super().__init_subclass__(**more)
+        for name in _WORK & set(vars(cls)):
+            setattr(cls, name, _checked(vars(cls)[name]))
 
     def __init__(self, /, **values: Any):
         self.settings: Any = parse_settings(self.Settings, values, self.name())

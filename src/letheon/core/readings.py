@@ -27,6 +27,7 @@ from .gradients import gradient_norms
 from .run import Run
 from .store import Store
 from .subject import Subject
+from .turns import in_turn
 
 FORMAT = 1  # raise when the meaning of a stored reading changes
 _COLUMNS = ("log_probability", "rank", "top", "target", "offsets", "owner")
@@ -35,7 +36,7 @@ T = TypeVar("T")
 
 
 class Readings:
-    """What `subject` says.
+    """What `subject` says. Threads take turns in measuring it (`core/turns.py`).
 
     Args:
         subject: the model that is read; it is left as it is.
@@ -60,6 +61,7 @@ class Readings:
         """The digest of the subject, as it is now."""
         return self.subject.digest
 
+    @in_turn
     def answers(self, split: Split, which: Which = "answer", moments: bool = False) -> Answers:
         """Token facts of the answers, the paraphrases or the wrong answers of a split.
 
@@ -75,6 +77,7 @@ class Readings:
         found = found if chosen.all() else found.select(chosen)
         return found if moments else replace(found, mean=None, variance=None)
 
+    @in_turn
     def generations(self, split: Split, max_new_tokens: int = 200) -> list[str]:
         """What the model answers to each prompt by greedy decoding: text without prompt and special tokens, stripped.
 
@@ -86,6 +89,7 @@ class Readings:
         said: list[str] = self._get(key, "generations", store.load_texts, store.save_texts, lambda: self._decode(split, max_new_tokens))
         return list(said)
 
+    @in_turn
     def gradient_norms(self, split: Split, end_token: bool = False) -> np.ndarray:
         """For each row the mean over parameter tensors of the L2 norm of the gradient of its mean answer NLL, (n,).
 
@@ -100,6 +104,7 @@ class Readings:
 
         return self.numbers("gradient_norms", split, measured, end_token=end_token)
 
+    @in_turn
     def numbers(self, kind: str, split: Split, measured: Callable[[], np.ndarray], **parameters: Any) -> np.ndarray:
         """An array that `measured` makes from the subject and a split, kept like every other reading.
 
@@ -117,6 +122,7 @@ class Readings:
         key = self._key(kind, split, **parameters)
         return self._get(key, kind, load, lambda key, found: self._store.save_arrays(key, {"numbers": found}), measured)
 
+    @in_turn
     def prefetch(self, *splits: Split, moments: bool = False) -> None:
         """Measure the answers of splits now; asking for moments first saves a second pass for attacks that need them."""
         for split in splits:

@@ -1,7 +1,8 @@
 """Plug-ins found by file: `erase/npo.py` is `npo`. Listing reads files as text and imports nothing.
 
 A role is a folder of one-file plug-ins. Files that begin with an underscore are shared parts, not plug-ins. Other packages join
-through the entry point group `letheon.methods`, where an entry is named `role:name` and points to a class.
+through the entry point group `letheon.methods`, where an entry is named `role:name` and points to a class. Files of one's own that the
+environment variable `LETHEON_PLUGINS` names (`letheon --plugin FILE` sets it) are plug-ins too; these are imported to see their kind.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
+import importlib.util
 import inspect
 import logging
+import os
+import sys
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -40,6 +44,12 @@ ROLES = {
     "train/parameters": "parameter space",
     "train/samplers": "sampler",
 }
+OWN = "LETHEON_PLUGINS"  # files of plug-ins, with what separates folders in PATH between them
+# Kind of class -> the role of a file that lies in no role folder.
+_HOMES = {
+    "Guard": "guard", "Change": "erase", "RetainTerm": "train/retain", "Rule": "train/rules", "ParameterSpace": "train/parameters",
+    "Sampler": "train/samplers", "Source": "data", "Maker": "subjects", "Loader": "subjects", "Curator": "select", "Audit": "audit",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,18 @@ def called(role: str) -> str:
     return f"{'an' if ROLES[role][0] in 'aeiou' else 'a'} {ROLES[role]}"
 
 
+def role_named(name: str) -> str:
+    """A role by its name or its last part: `retain` is `train/retain`.
+
+    Raises:
+        MethodError: there is none of that name; the hint gives the nearest.
+    """
+    found = [role for role in ROLES if name in (role, role.rsplit("/", 1)[-1])]
+    if not found:
+        raise MethodError(f"There is no role `{name}`", did_you_mean(name, ROLES))
+    return found[0]
+
+
 def role_folder(role: str) -> Path:
     """The folder that holds the plug-ins of one role."""
     return _PACKAGE / role
@@ -88,7 +110,63 @@ def plugins(role: str) -> dict[str, Plugin]:
             log.warning("%s offers a second %s called `%s`; letheon's own is used", entry.value, ROLES[role], name)
         elif where == role and name:
             found[name] = Plugin(name, role, entry.value, None)
+    for plugin in _own(os.environ.get(OWN, "")):
+        if plugin.role == role and plugin.name in found:
+            raise MethodError(f"There is already {called(role)} called `{plugin.name}`", "Rename the file")
+        if plugin.role == role:
+            found[plugin.name] = plugin
     return dict(sorted(found.items()))
+
+
+@functools.cache
+def _own(files: str) -> tuple[Plugin, ...]:
+    return tuple(from_file(Path(file)) for file in files.split(os.pathsep) if file)
+
+
+def use(file: Path) -> None:
+    """Make the plug-in in a file of one's own known by name, in this process and in those that it starts.
+
+    Raises:
+        MethodError: the file is missing, cannot be imported, holds no plug-in, or one of its name is there already.
+    """
+    files = [part for part in os.environ.get(OWN, "").split(os.pathsep) if part]
+    if str(file.resolve()) not in files:
+        os.environ[OWN] = os.pathsep.join([*files, str(file.resolve())])
+        plugins.cache_clear()
+    plugins(from_file(file).role)
+
+
+def from_file(path: Path) -> Plugin:
+    """The plug-in in a file that lies anywhere, which is imported under the name of the file.
+
+    Raises:
+        MethodError: the file is missing, cannot be imported, or holds no plug-in class.
+    """
+    path = path.resolve()
+    if not path.is_file():
+        raise MethodError(f"There is no file {path}", "`letheon new` writes one")
+    inside = next((role for role in ROLES if path.parent == role_folder(role)), None)
+    if inside:
+        return find(path.stem, inside)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise MethodError(f"{path} is not a Python file")
+    module = sys.modules.get(path.stem)
+    if module is not None and getattr(module, "__file__", None) != str(path):
+        raise MethodError(f"`{path.stem}` is also the name of an installed module", "Rename the file")
+    if module is None:
+        module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # somebody's unfinished file may raise anything
+            del sys.modules[path.stem]
+            raise MethodError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    cls, above = public_class(module), path.parent.as_posix()
+    homes = [role for role in ROLES if above.endswith(f"/{role}")]
+    homes += [_HOMES[base.__name__] for base in cls.__mro__ if base.__name__ in _HOMES]
+    if not homes:
+        raise MethodError(f"`{cls.__name__}` is no plug-in", f"Derive it from one of {', '.join(_HOMES)}")
+    return Plugin(path.stem.replace("_", "-"), homes[0], f"{path.stem}:{cls.__name__}", path)
 
 
 def all_plugins() -> list[Plugin]:
@@ -109,7 +187,10 @@ def find(name: str, role: str | None = None) -> Plugin:
         return hits[0]
     if not hits:
         kind = ROLES[role] if role else "method"
-        raise MethodError(f"There is no {kind} called `{name}`", did_you_mean(name, [p.name for p in candidates]))
+        hint = did_you_mean(name, [p.name for p in candidates], f"`letheon methods{f' {role}' if role else ''}` lists them")
+        if name.endswith(".py"):
+            hint = f"`letheon --plugin {name} ...` makes `{Path(name).stem.replace('_', '-')}` known"
+        raise MethodError(f"There is no {kind} called `{name}`", hint)
     full = ", ".join(f"`{plugin.role}/{plugin.name}`" for plugin in hits)
     raise MethodError(f"`{name}` is the name of {len(hits)} things: {full}", "Give the longer name")
 

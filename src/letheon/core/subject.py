@@ -74,7 +74,7 @@ class Subject:
     ):
         self._module: nn.Module | None = module.eval()
         self.encoder, self.lineage, self.name, self.disposable = encoder, tuple(lineage), name, disposable
-        self._digest: tuple[tuple[int | str, ...], str] | None = None
+        self._digest: tuple[tuple[Any, ...], str] | None = None
 
     @property
     def module(self) -> nn.Module:
@@ -96,7 +96,8 @@ class Subject:
     def digest(self) -> str:
         """sha256 over names, shapes, types and bytes of all weights, over the encoder and over the guards (hexadecimal)."""
         tensors, guards = self.module.state_dict(), tuple(watch.digest for watch in watches(self.module))
-        stamp = (*(tensor._version for tensor in tensors.values()), *(tensor.data_ptr() for tensor in tensors.values()), *guards)
+        # A change through `.data` or numpy counts no version, but it moves the sum.
+        stamp = (*((t._version, t.data_ptr(), float(t.sum(dtype=torch.float32))) for t in tensors.values()), *guards)
         if self._digest is None or self._digest[0] != stamp:
             total = hashlib.sha256(self.encoder.digest.encode())
             for key in sorted(tensors):

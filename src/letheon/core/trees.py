@@ -6,6 +6,8 @@ one that the separate row would give.
 
     rows  A B C D     tree  A B C D E     position  0 1 2 3 2     E attends to A, B, E
           A B E
+
+Trees are laid side by side with a mask (`lay`), or end to end, where each chain of new nodes attends to its own path only (`paths`).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from .encode import Encoded
 
+ABREAST, KEYS = 12, 4096  # paths of one attention call, and their nodes, at most: they fit a cache
 
 @dataclass(frozen=True)
 class Tree:
@@ -92,6 +95,55 @@ def groves(encoded: Encoded, owner: np.ndarray, most: int) -> list[list[int]]:
             out.append([row])
             size = lengths[row] - 1
     return out
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Some chains of trees laid end to end, each with the whole path that it ends: p paths of at most s nodes, aligned to the right.
+
+    Attributes:
+        keys: (p, s) nodes of the path; a shorter path begins with any node.
+        queries: (p, t) the last nodes of the path: the longest chain has t nodes, shorter ones ask again for ancestors.
+        target: (p t,) the node that a query answers for; the number of all nodes for what is not of the chain.
+        mask: (p, 1, t, s) added to scores: 0 where a query looks, the lowest number elsewhere.
+    """
+
+    keys: Tensor
+    queries: Tensor
+    target: Tensor
+    mask: Tensor
+
+
+def paths(trees: Sequence[Tree], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, list[Paths]]:
+    """Tokens (1, n), positions (1, n) and paths of trees laid end to end; every node is answered for once."""
+    n = 0
+    chains: list[tuple[np.ndarray, int]] = []  # path, new nodes at its end
+    for tree in trees:
+        chains += [(np.concatenate([ancestors, np.arange(first, stop)]) + n, stop - first) for first, stop, ancestors in tree.branches]
+        n += len(tree)
+    chains.sort(key=lambda chain: chain[1])
+    groups: list[Paths] = []
+    some: list[tuple[np.ndarray, int]] = []
+    for chain in chains:
+        if some and (len(some) == ABREAST or sum(len(path) for path, _ in some) + len(chain[0]) > KEYS):
+            groups.append(_abreast(some, n, dtype, device))
+            some = []
+        some.append(chain)
+    groups.append(_abreast(some, n, dtype, device))
+    ids = np.concatenate([tree.tokens for tree in trees]).astype(np.int64)
+    positions = np.concatenate([tree.depth for tree in trees])
+    return torch.from_numpy(ids)[None].to(device), torch.from_numpy(positions)[None].to(device), groups
+
+
+def _abreast(chains: list[tuple[np.ndarray, int]], n: int, dtype: torch.dtype, device: torch.device) -> Paths:
+    s, t = max(len(path) for path, _ in chains), max(fresh for _, fresh in chains)
+    keys, target = np.zeros((len(chains), s), dtype=np.int64), np.full((len(chains), t), n, dtype=np.int64)
+    for k, (path, fresh) in enumerate(chains):
+        keys[k, s - len(path) :], target[k, t - fresh :] = path, path[len(path) - fresh :]
+    begin = s - np.array([len(path) for path, _ in chains])
+    seen = (np.arange(s) >= begin[:, None, None]) & np.tri(t, s, s - t, dtype=bool)
+    parts = [torch.from_numpy(part).to(device) for part in (keys, np.ascontiguousarray(keys[:, s - t :]), target.ravel(), seen)]
+    return Paths(parts[0], parts[1], parts[2], additive(parts[3], dtype))
 
 
 def lay(trees: Sequence[Tree], pad: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

@@ -118,8 +118,8 @@ class _Row:
             return "text"
         has = f"it has {shown(self.value)}"
         missing = {"prompt": "answer", "answer": "prompt", None: "prompt and no answer"}[half]
-        other = "answer" if half == "prompt" else "prompt"
-        hint = f'Say which field it is: fields={{"{other}": "NAME"}}'
+        named = {"prompt": '"answer": "NAME"', "answer": '"prompt": "NAME"', None: '"prompt": "NAME", "answer": "NAME"'}[half]
+        hint = f"Say which field it is: fields={{{named}}}, as in --data 'files:forget=FILE,fields={{{named}}}'"
         if half is not None and "text" in self.places:
             hint += f'; or give fields={{"{half}": null}} to read `{self.places["text"]}` as plain text'
         raise DataError(f"{self.where} has no {missing}: {has}", hint)

@@ -1,7 +1,7 @@
 """Rows of your own from JSONL, JSON, CSV, Parquet or text files.
 
     prompt and answer    {"prompt": ..., "answer": ...}; also question/answer, instruction(+ input)/output, prompt/completion
-    chat                 {"messages": [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}]}
+    chat                 {"messages": [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}]}; the last answer counts
     multiple choice      {"question": ..., "choices": [...], "answer": 2}; the answer is a number from 0, a letter or the text
     plain text           {"text": ...}, a bare string, or a whole `.txt` file as one row
 
@@ -105,6 +105,11 @@ class Files(Source):
             if empty:
                 count = f"{len(empty)} of {len(rows)} rows for `{name}`"
                 warnings.append(f"{count} left out because the answer is empty, the first is row {empty[0].row}")
+            chats = [row.prompt for row in splits[name] if isinstance(row.prompt, tuple)]
+            several = sum(any(said.role == "assistant" for said in chat) for chat in chats)
+            if several and name == "forget":
+                count = f"{several} of {len(splits[name])} `forget` rows hold more than one answer"
+                warnings.append(f"{count}, and only the last of each is forgotten: give every answer a row of its own")
             if not len(splits[name]):
                 raise DataError(f"{paths[name]} has no row with an answer", "A split needs at least one")
         data = Data(splits, name="files")

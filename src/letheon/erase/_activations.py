@@ -16,7 +16,7 @@ from letheon.core.forward import final_hidden, unwrapped
 from letheon.core.run import Run, kept_as_found
 from letheon.core.subject import Subject
 
-from ._linears import watched
+from ._linears import chosen, watched
 
 Tokens = Literal["all", "answer"]
 BUDGET = 4096  # tokens of one forward pass
@@ -50,11 +50,11 @@ def sweep(
     with kept_as_found(subject.module), torch.autocast(subject.device.type, enabled=False):
         for group in by_length(encoded.lengths, BUDGET):
             batch = collate(encoded, group, subject.encoder.pad, subject.device)
-            chosen = positions(batch, tokens)
+            wanted = positions(batch, tokens)
             with watched(parts) as seen:
                 final_hidden(subject.module, batch.ids)
             for name, (given, out) in seen.items():
-                visit(name, given[chosen], out[chosen])
+                visit(name, chosen(given, wanted), chosen(out, wanted))
 
 
 def adapters(subject: Subject, method: str) -> dict[str, tuple[nn.Module, nn.Module, float]]:
@@ -73,7 +73,7 @@ def adapters(subject: Subject, method: str) -> dict[str, tuple[nn.Module, nn.Mod
             dora = getattr(inside, "use_dora", {})
             if type(down) is not nn.Linear or type(up) is not nn.Linear or (dora.get(adapter) if isinstance(dora, dict) else dora):
                 what = f"`{method}` knows adapters of two linear layers, and `{name}` has another kind"
-                raise SubjectError(what, "Merge it first: load the model with `hf:merge=true`")
+                raise SubjectError(what, "Merge it first: `--set subject.merge=true`")
             found[f"{name}.{adapter}"] = (down, up, float(inside.scaling[adapter]))
     if not found:
         hint = "Load one with `hf:adapter=DIR`, or edit the weights themselves with `where=linear`"

@@ -22,7 +22,7 @@ def check_editable(subject: Subject, method: str) -> None:
     subject.check_finite()
     if is_adapted(subject.module):
         what = f"`{method}` edits weights and `{subject.name}` has an adapter around them"
-        raise SubjectError(what, "Merge it first: load the model with `hf:merge=true`")
+        raise SubjectError(what, "Merge it first: `--set subject.merge=true`")
 
 
 def is_linear(part: nn.Module) -> bool:
@@ -90,6 +90,11 @@ def watched(parts: Mapping[str, nn.Module]) -> Iterator[dict[str, tuple[Tensor, 
     finally:
         for handle in handles:
             handle.remove()
+
+
+def chosen(tokens: Tensor, where: Tensor) -> Tensor:
+    """The tokens (n, d) at the true places of `where` (b, t); some networks (OPT) hand a layer those of all rows in one list."""
+    return tokens.reshape(*where.shape, -1)[where]
 
 
 def finished(method: Any, before: str, after: Subject, data: str, seed: int, notes: dict[str, Any]) -> Subject:

@@ -39,7 +39,7 @@ from letheon.train.objective import Field, Objective, ObjectiveSettings, Term
 from letheon.train.taps import block_at, block_names
 
 from ._confined import Confined
-from ._linears import linear_layers, watched
+from ._linears import chosen, linear_layers, watched
 from ._states import block_states, only, read_rows, terms_apart
 from ._tracing import best_window, causal_effects
 
@@ -108,7 +108,7 @@ class KUDA(Objective):
             for name, (given, _) in seen.items():
                 twin.setdefault(name, next((other for other in sums if seen[other][0] is given), name))
                 if twin[name] == name:
-                    a = given[batch.mask].double()
+                    a = chosen(given, batch.mask).double()
                     sums[name] = sums[name] + a.T @ a if name in sums else a.T @ a
         short = [name for name, total in sums.items() if tokens < 2 * len(total)]
         if short and self.settings.gamma < 1:

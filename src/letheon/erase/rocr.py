@@ -41,7 +41,7 @@ from letheon.core.settings import Field, Settings
 from letheon.core.subject import Subject
 from letheon.train.taps import block_at, block_names, taps
 
-from ._linears import check_editable, down_projections, finished, matrix, watched
+from ._linears import check_editable, chosen, down_projections, finished, matrix, watched
 
 STEMS = (
     "{}.",
@@ -190,7 +190,7 @@ class _Edit:
         for rows in by_length(encoded.lengths, budget):
             batch = collate(encoded, rows, self.subject.encoder.pad, self.subject.device)
             for name, (given, _) in self._pass(module, batch.ids)[0].items():
-                keys = given[batch.mask].double()
+                keys = chosen(given, batch.mask).double()
                 sums[name] = sums.get(name, 0) + keys.T @ keys
         self.bases = {name: null_space(total, free) for name, total in sums.items()}
         full = next((name for name, basis in self.bases.items() if not basis.shape[1]), None)
@@ -210,7 +210,8 @@ class _Edit:
         batch = collate(encoded, range(len(rows)), self.subject.encoder.pad, self.subject.device)
         through, out = self._pass(self.subject.module, batch.ids)
         each, at = torch.arange(len(rows), device=batch.ids.device), batch.lengths - 1
-        return {layer: given[each, at].double().mean(0) for layer, (given, _) in through.items()}, out[each, at].double().mean(0)
+        last = {layer: given.reshape(*batch.ids.shape, -1)[each, at].double() for layer, (given, _) in through.items()}
+        return {layer: keys.mean(0) for layer, keys in last.items()}, out[each, at].double().mean(0)
 
     def redirect(self, name: str, contexts: Sequence[str], other: str, ridge: float, back: int) -> float:
         """Edit all layers for one name; the share of the gap that is left."""

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from letheon.core.adapter import is_adapted
 from letheon.core.data import Data, Split
-from letheon.core.errors import DataError, SettingsError
+from letheon.core.errors import DataError, SettingsError, SubjectError
 from letheon.core.method import Change
 from letheon.core.run import Run
 from letheon.core.settings import Field, Settings
@@ -132,6 +132,9 @@ class UCan(Change):
             found[name].add(end, x if end == "x" else out)
 
         sweep(subject, split, parts, visit, self.settings.tokens)
+        silent = next((name for name, mean in found.items() if not mean.tokens), None)
+        if silent is not None:
+            raise SubjectError(f"The layer `{silent}` was not used in a forward pass", "`u-can` cannot edit this network")
         return found
 
     def _edited(self, name: str, unit: _Unit, means: list[_Mean], run: Run) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from letheon.core import registry
 from letheon.core.errors import RunError, SettingsError
 
 from .grid import Sweep
@@ -133,10 +134,11 @@ def _tasks(ray: Any, function: Callable[..., Any], jobs: list[tuple[Any, ...]], 
 
 
 def _place(plan: Sweep) -> dict[str, Any]:
-    """What a worker must have as it is here: the folder that paths are relative to, where readings are kept, and threads."""
+    """What a worker must have as it is here: the folder that paths are relative to, where readings are kept, plug-ins, and threads."""
     from .stages import cache_folder
 
-    return {"folder": os.getcwd(), "cache": os.path.abspath(cache_folder()), "threads": plan.cpus or 1}
+    own = os.environ.get(registry.OWN, "")
+    return {"folder": os.getcwd(), "cache": os.path.abspath(cache_folder()), "threads": plan.cpus or 1, "plugins": own}
 
 
 def _cell(function: Callable[..., Any], job: tuple[Any, ...], here: Mapping[str, Any]) -> Any:
@@ -147,7 +149,7 @@ def _cell(function: Callable[..., Any], job: tuple[Any, ...], here: Mapping[str,
         hint = "All machines need the same folders, for example on a network file system"
         return RunError(f"A worker on {socket.gethostname()} does not see {here['folder']}", hint)
     os.chdir(here["folder"])
-    os.environ["LETHEON_CACHE"] = here["cache"]
+    os.environ |= {"LETHEON_CACHE": here["cache"], registry.OWN: here["plugins"]}
     torch.set_num_threads(here["threads"])
     until = time.monotonic() + LEFT
     while True:

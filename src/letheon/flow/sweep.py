@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from .cluster import Each
 
 log = logging.getLogger("letheon")
-MADE = ("original", "retrained", "cells", "trials", "results.json", "table.md", "sweep.html", "tuning.json", lock.NAME)
+MADE = ("original", "retrained", "cells", "trials", "results.json", "table.md", "sweep.html", "front.svg", "tuning.json", lock.NAME)
 
 
 def swept(plan: Sweep, *, force: bool = False, progress: bool = True, ray: str | None = None) -> dict[str, Any]:
-    """Run a sweep and write `results.json`, `table.md` and `sweep.html` into its folder.
+    """Run a sweep and write `results.json`, `table.md`, `sweep.html` and `front.svg` into its folder.
 
     Args:
         ray: address of the Ray cluster that cells run on (see `cluster.joined`); None runs them in local processes.
@@ -77,6 +77,8 @@ def _all(plan: Sweep, methods: list[Axes], out: Path, progress: bool, each: Each
     comparison = page.compared(results)
     write_text(out / "table.md", comparison.markdown)
     write_text(out / "sweep.html", comparison.html)
+    if comparison.drawing:
+        write_text(out / "front.svg", comparison.svg)
     return results
 
 

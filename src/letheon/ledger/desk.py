@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from letheon.core.data import Split
-from letheon.core.errors import DataError, RunError, SubjectError, did_you_mean
+from letheon.core.errors import DataError, RunError, SettingsError, SubjectError, did_you_mean
 from letheon.core.files import whole_folder
 from letheon.core.settings import parse_settings
 
@@ -93,9 +93,11 @@ class Desk:
         """Write down a request.
 
         Args:
-            who: the reference of the one who asks; a keyed digest of it is kept.
+            who: the reference of the one who asks, not blank; a keyed digest of it is kept.
             due: by when; default: a month from now.
         """
+        if not who.strip():
+            raise SettingsError("`who` of a request is blank", "Give the reference of the one who asks, such as a case number")
         now, digest = utc(), salts.keyed(self.salts()[salts.WHO], who.encode())
         values = {"who": digest, "what": what, "reason": reason, "note": note, "received": now, "due": utc(due or month_after(now))}
         request = parse_settings(Request, {"id": new_id(), **values}, "request")

@@ -1,4 +1,4 @@
-"""The largest number of each row and where it stands: a maximum over blocks first, which processors do several times faster than a search."""
+"""The largest number of each row and where it stands: a maximum over blocks first, several times faster."""
 
 from __future__ import annotations
 

@@ -15,9 +15,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from .largest import largest
 from .products import linear
 
 CHUNK = 1 << 22  # logits per chunk: 16 MiB in float32, which stays in a last-level cache
+SMALLER = 8  # what is passed over many times comes in so many times smaller chunks, for a core's own cache
 
 
 @dataclass(frozen=True)
@@ -186,12 +188,12 @@ class TokenFacts:
 def token_facts(
     hidden: Tensor, head: Head, targets: Tensor, moments: bool | Tensor = True, source: Tensor | None = None
 ) -> TokenFacts:
-    """Facts of `targets` (m,) given `hidden` (m, d). `moments` asks for mean and variance, which cost an exponential per logit.
+    """Facts of `targets` (m,) given `hidden` (m, d). `moments` asks for mean and variance, which cost a few passes over the logits.
 
     With `source` (m,), ascending, target i is predicted by `hidden[source[i]]`: targets that share a state share its logits. As a mask
     (m,) `moments` asks for some targets only; the others have NaN.
     """
-    rows = max(1, head.rows_per_chunk(hidden) // 4)  # four small tables of logits fit the cache where one large one does not
+    rows = max(1, head.rows_per_chunk(hidden) // SMALLER)
     if source is None:
         source = torch.arange(len(targets), device=targets.device)
     edges = torch.searchsorted(source, torch.arange(0, len(hidden) + rows, rows, device=source.device)).tolist()
@@ -202,42 +204,38 @@ def token_facts(
         part = hidden[i * rows : (i + 1) * rows]
         at, target = source[first:stop] - i * rows, targets[first:stop]
         logits = head.logits(part)  # (c, v)
-        top = logits.argmax(-1)[at]
-        rank = torch.where(top == target, 0, _higher(logits, at, target).clamp(min=1))  # of equal logits greedy decoding says one
-        lse = logits.logsumexp(-1, keepdim=True)
-        facts = [logits[at, target] - lse[at, 0], rank, top]
-        if moments is not False:
-            asked = moments[first:stop] if isinstance(moments, Tensor) else None
-            facts += _moments(logits, lse, at, asked)
+        best, said = largest(logits)
+        value, top = logits[at, target], said[at]
+        rank = _higher(logits, at, value, top != target)  # of equal logits greedy decoding says one
+        asked = moments[first:stop] if isinstance(moments, Tensor) else torch.full_like(at, moments, dtype=torch.bool)
+        chosen = at[asked].unique()
+        kept = logits.index_select(0, chosen) if moments is not False else None
+        total = logits.sub_(best[:, None]).exp_().sum(-1)
+        lse = total.log() + best
+        facts = [value - lse[at], rank, top]
+        if kept is not None:
+            each = _moments(kept.sub_(lse[chosen, None]), logits.index_select(0, chosen).div_(total[chosen, None]))
+            whole = (torch.full_like(total, float("nan")).index_copy_(0, chosen, one) for one in each)
+            facts += [torch.where(asked, one[at], float("nan")) for one in whole]
         found.append(tuple(facts))
     if not found:
-        empty, whole = hidden.new_zeros(0, dtype=torch.float32), targets.new_zeros(0)
-        return TokenFacts(empty, whole, whole, *((None, None) if moments is False else (empty, empty)))
+        empty, none = hidden.new_zeros(0, dtype=torch.float32), targets.new_zeros(0)
+        return TokenFacts(empty, none, none, *((None, None) if moments is False else (empty, empty)))
     joined = [torch.cat(column) for column in zip(*found, strict=True)]
     return TokenFacts(*joined[:3], *((None, None) if moments is False else joined[3:]))
 
 
-def _higher(logits: Tensor, at: Tensor, target: Tensor) -> Tensor:
-    """How many logits of row `at` (ascending) are higher than the target's, (m,) int32; rows are copied only where they serve again."""
-    value = logits[at, target][:, None]
-    out = torch.empty(len(at), dtype=torch.int32, device=at.device)
-    new = torch.ones_like(at, dtype=torch.bool)
-    new[1:] = at[1:] > at[:-1]
-    every = int(new.sum()) == len(logits)
-    for rows, own in ((new, logits if every else logits[at[new]]), (~new, logits[at[~new]])):
-        if len(own):  # a sum over booleans is slow
-            out[rows] = (own > value[rows]).view(torch.uint8).sum(-1, dtype=torch.int32)
+def _higher(logits: Tensor, at: Tensor, value: Tensor, beaten: Tensor) -> Tensor:
+    """How many logits of row `at` are higher than `value`, (m,) int32: at least 1 where `beaten`, 0 elsewhere."""
+    out = torch.zeros(len(at), dtype=torch.int32, device=at.device)
+    own = logits.index_select(0, at[beaten])
+    if len(own):  # comparing into numbers and adding them up by a product is the fastest way on a CPU
+        higher = torch.gt(own, value[beaten, None], out=torch.empty_like(own))
+        out[beaten] = higher.mv(higher.new_ones(higher.shape[1])).clamp_(min=1).int()
     return out
 
 
-def _moments(logits: Tensor, lse: Tensor, at: Tensor, asked: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Mean and variance of the log-probability under the model's own distribution, (m,); overwrites `logits`."""
-    mean, variance = (lse.new_full((len(lse),), float("nan")) for _ in range(2))
-    rows = slice(None) if asked is None else at[asked].unique()
-    logp = logits.sub_(lse) if asked is None else logits[rows] - lse[rows]
-    p = logp.exp()
-    mean[rows] = torch.linalg.vecdot(p, logp)
-    variance[rows] = torch.linalg.vecdot(p, logp.sub_(mean[rows][:, None]).square_())
-    if asked is None:
-        return mean[at], variance[at]
-    return tuple(torch.where(asked, values[at], float("nan")) for values in (mean, variance))
+def _moments(logp: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance (c,) of log-probabilities (c, v) under their own distribution; overwrites `logp`."""
+    mean = torch.linalg.vecdot(p, logp)
+    return mean, torch.linalg.vecdot(p, logp.sub_(mean[:, None]).square_())

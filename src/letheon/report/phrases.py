@@ -219,6 +219,13 @@ def missing(findings: Findings, label: str, placed: list[Place], retention: list
         return f" ({clean(notes[0], 160)})" if notes else ""
 
     clauses = []
+    first = placed[0] if placed else None
+    if first is not None and first.before is not None and first.anchor is not None and first.share is None:
+        than = f"{'the retrained model' if first.anchor_name == RETRAINED else first.anchor_name} ({short(first.anchor)})"
+        say = f"by {first.label} the original ({short(first.before)}) knows no more than {than}"
+        clauses.append(Clause("Not measured", f"{say}, so one of the two, or the rows, may be wrong"))
+    if first is not None and first.finding.n == 1:
+        clauses.append(Clause("Not measured", "one row gives no interval, so each of these numbers may be chance"))
     if label != RETRAINED and RETRAINED not in findings.models:
         say = "no retrained model to compare with, so how much should be left is not known"
         known = {place.anchor_name for place in placed} - {""}

@@ -30,8 +30,9 @@ class Place:
     """One measure of the judged model, set between its anchors.
 
     `anchor` is the value of never having known, and `anchor_name` says where it comes from. `share` is how much of the way from
-    `before` to `anchor` was gone: 0 unchanged, 1 arrived, above 1 past it, None where it cannot be said. `wider` is how much wider than
-    one 95% interval the interval must be, so that `LEVEL` holds for all measures of the audit together (Bonferroni, normal law).
+    `before` to `anchor` was gone: 0 unchanged, 1 arrived, above 1 past it, None where it cannot be said, as where `before` knows no more
+    than the anchor. `wider` is how much wider than one 95% interval the interval must be, so that `LEVEL` holds for all measures of the
+    audit together (Bonferroni, normal law).
     """
 
     finding: Finding
@@ -176,14 +177,16 @@ def _place(findings: Findings, label: str, finding: Finding) -> Place | None:
     anchor, anchor_name = _anchor(findings, label, finding)
     size = 1.0 if about.scale == "unit" else max(abs(x) for x in (before or 0.0, anchor or 0.0, after))
     share, beyond = None, False
-    if before is not None and anchor is not None and abs(before - anchor) > LEAST_GAP * size:
+    turned = before is not None and anchor is not None and (before - anchor) * about.knows < 0  # `before` knows less than the anchor
+    if before is not None and anchor is not None and abs(before - anchor) > LEAST_GAP * size and not turned:
         share = finite((before - after) / (before - anchor))
     elif before is not None and anchor is None and about.scale == "unit" and about.knows > 0 and before > LEAST_GAP:
         share = (before - after) / before  # nothing better to go by: the share of the value that is gone
     if anchor is not None:
-        direction = about.knows if before is None or before == anchor else (1 if before > anchor else -1)
+        direction = about.knows if before is None or before == anchor or turned else (1 if before > anchor else -1)
         room = PAST if anchor_name != "chance" else PAST_CHANCE
-        beyond = direction != 0 and (anchor - after) * direction > room * size
+        start = before if before is not None and turned else anchor
+        beyond = direction != 0 and (start - after) * direction > room * size
     slack = _slack(findings, finding) if anchor_name == RETRAINED else (0.0, 0.0)
     return Place(finding, after, before, anchor, anchor_name, share, beyond, slack)
 

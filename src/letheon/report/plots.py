@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from markupsafe import Markup, escape
 
@@ -74,6 +75,16 @@ def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
 def svg(width: float, height: float, parts: Sequence[Markup], title: str, class_: str) -> Markup:
     """The outer element, which a screen reader announces by `title`."""
     return tag("svg", *parts, viewBox=f"0 0 {width:g} {height:g}", class_=class_, role="img", aria_label=title)
+
+
+def alone(drawing: Markup) -> str:
+    """A drawing as a file of its own: with the colours of the page, and its paper."""
+    css = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+    rules = [css.partition("* {")[0], *(each for each in css.splitlines() if each.startswith("svg ") and "var(" in each)]
+    rules.append("svg { background: var(--paper); font-family: system-ui, sans-serif; }")
+    style = tag("style", Markup("\n" + "\n".join(rules) + "\n"))
+    head, _, rest = str(drawing).partition(">")
+    return f'{head} xmlns="http://www.w3.org/2000/svg">{style}{rest}\n'
 
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:

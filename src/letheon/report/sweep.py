@@ -17,7 +17,7 @@ from letheon.core.errors import DataError
 
 from .measures import measure
 from .page import template
-from .plots import Mark, tradeoff
+from .plots import Mark, alone, tradeoff
 from .text import clean, finite, number
 
 USUAL = (
@@ -78,11 +78,12 @@ class Compared:
 
     @property
     def markdown(self) -> str:
-        """A Markdown table; rows on the front are marked with a star."""
+        """A Markdown table; rows on the front are marked with a star, and bear the number that they have in the picture."""
         lines = ["| | " + " | ".join(self.columns) + " |", "|---" * (len(self.columns) + 1) + "|"]
         for line in self.lines:
             cells = [" ".join(part for part in cell if part) for cell in line.cells]
-            lines.append(f"| {line.label}{' *' if line.front else ''} | " + " | ".join(cells) + " |")
+            place = "" if line.place is None else f"{line.place} "
+            lines.append(f"| {place}{line.label}{' *' if line.front else ''} | " + " | ".join(cells) + " |")
         return "\n".join(lines) + "\n"
 
     @property
@@ -101,6 +102,11 @@ class Compared:
             grid.add_row(Text(line.label, style), *(Text(value, style) for value, _ in line.cells))
         failed = [Text(f"{line.label}: {line.note}", style="yellow") for line in self.lines if line.note not in ("", "anchor")]
         return Group(Text(clean(self.opening, None)), Text(""), grid, *failed)
+
+    @property
+    def svg(self) -> str:
+        """The picture as a file of its own, in the colours of the page."""
+        return alone(self.drawing)
 
     @property
     def html(self) -> str:

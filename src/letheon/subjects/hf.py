@@ -232,3 +232,30 @@ def _write_example(folder: Path) -> Path:
 def load(path: str | Path, **settings: Any) -> Subject:
     """Load a causal language model from a Hugging Face folder or hub name; the settings are those of `hf`."""
     return HuggingFace(path=str(path), **settings).build()
+
+
+def live(module: Any, tokenizer: Any, **settings: Any) -> Subject:
+    """A subject of a model and a tokenizer in memory. The model is not copied, and is in evaluation mode from now on.
+
+    Args:
+        settings: `template`, `system` and `max_length` of `hf`.
+
+    Raises:
+        SubjectError: it is no causal language model of transformers, its tokenizer is missing or another one, or weights are damaged.
+    """
+    loader = HuggingFace(path="memory", **settings)
+    other = sorted(set(settings) - {"template", "system", "max_length"})
+    if other:
+        raise SettingsError(f"`{other[0]}` of `hf` is for models that are loaded, and this one is in memory")
+    if not hasattr(module, "get_output_embeddings") or module.get_output_embeddings() is None:
+        what = f"A subject is made of a folder, a hub name or a causal language model of transformers, got {type(module).__name__}"
+        raise SubjectError(what, "For example `lt.subject(model, tokenizer)`")
+    if not hasattr(tokenizer, "get_vocab"):
+        what = "nothing" if tokenizer is None else type(tokenizer).__name__
+        raise SubjectError(f"A model in memory needs its tokenizer, got {what}", "Give both: `lt.subject(model, tokenizer)`")
+    check_vocabulary(tokenizer, module, Path("memory"))
+    chosen, name = loader.settings, Path(getattr(module, "name_or_path", "") or "model").name
+    encoder = TextEncoder(tokenizer, chosen.template, loader._max_length(context_of(module, tokenizer), None), chosen.system)
+    subject = Subject(module, encoder, name=name)
+    subject.check_finite()
+    return subject

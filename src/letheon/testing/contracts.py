@@ -10,7 +10,6 @@ loaders, curators, audits.
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import os
 import sys
@@ -32,19 +31,19 @@ from ._cases import Broken, Case
 
 Contract = Callable[[Case], None]
 
-_KINDS: dict[type, tuple[tuple[Contract, ...], str]] = {  # kind -> its contracts, and the role of a file that lies in no role folder
-    Objective: (_changes.OBJECTIVE, "erase"),
-    Guard: (_guards.GUARD, "guard"),
-    Change: (_changes.CHANGE, "erase"),
-    RetainTerm: (_parts.RETAIN, "train/retain"),
-    Rule: (_parts.RULE, "train/rules"),
-    ParameterSpace: (_parts.SPACE, "train/parameters"),
-    Sampler: (_parts.SAMPLER, "train/samplers"),
-    Source: (_others.SOURCE, "data"),
-    Maker: (_others.MAKER, "subjects"),
-    Loader: (_others.LOADER, "subjects"),
-    Curator: (_others.CURATOR, "select"),
-    Audit: (_others.AUDIT, "audit"),
+_KINDS: dict[type, tuple[Contract, ...]] = {  # the narrowest first
+    Objective: _changes.OBJECTIVE,
+    Guard: _guards.GUARD,
+    Change: _changes.CHANGE,
+    RetainTerm: _parts.RETAIN,
+    Rule: _parts.RULE,
+    ParameterSpace: _parts.SPACE,
+    Sampler: _parts.SAMPLER,
+    Source: _others.SOURCE,
+    Maker: _others.MAKER,
+    Loader: _others.LOADER,
+    Curator: _others.CURATOR,
+    Audit: _others.AUDIT,
 }
 
 
@@ -72,7 +71,7 @@ def kind_of(cls: type) -> type:
 
 def contracts_for(cls: type) -> list[Contract]:
     """All contracts that a plug-in class must keep."""
-    return [*_every.EVERY, *(contract for kind, (own, _) in _KINDS.items() if issubclass(cls, kind) for contract in own)]
+    return [*_every.EVERY, *(contract for kind, own in _KINDS.items() if issubclass(cls, kind) for contract in own)]
 
 
 def title(contract: Contract) -> str:
@@ -82,36 +81,6 @@ def title(contract: Contract) -> str:
 
 def _is_path(target: str) -> bool:
     return target.endswith(".py") or os.sep in target and Path(target).is_file()
-
-
-def _from_file(path: Path) -> registry.Plugin:
-    """A plug-in in a file that lies anywhere.
-
-    Raises:
-        MethodError: the file is missing, cannot be imported, or holds no plug-in class.
-    """
-    path = path.resolve()
-    if not path.is_file():
-        raise MethodError(f"There is no file {path}", "`letheon new` writes one")
-    for plugin in registry.all_plugins():
-        if plugin.path is not None and plugin.path == path:
-            return plugin
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise MethodError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    if path.stem in sys.modules and getattr(sys.modules[path.stem], "__file__", None) != str(path):
-        raise MethodError(f"`{path.stem}` is also the name of an installed module", "Rename the file")
-    sys.modules[path.stem] = module  # until `_known` takes it out again
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # somebody's unfinished file may raise anything
-        del sys.modules[path.stem]
-        raise MethodError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
-    cls = registry.public_class(module)
-    above = path.parent.as_posix()
-    role = next((role for role in registry.ROLES if above.endswith(f"/{role}")), _KINDS[kind_of(cls)][1])
-    return registry.Plugin(path.stem.replace("_", "-"), role, f"{path.stem}:{cls.__name__}", path)
 
 
 @contextmanager
@@ -156,7 +125,7 @@ def check(target: str | Path, role: str | None = None) -> list[Result]:
     Raises:
         MethodError: there is no such plug-in, or it cannot be imported.
     """
-    plugin = _from_file(Path(target)) if _is_path(str(target)) else registry.find(str(target), role)
+    plugin = registry.from_file(Path(target)) if _is_path(str(target)) else registry.find(str(target), role)
     with _known(plugin), tempfile.TemporaryDirectory(prefix="letheon-check-") as folder:
         cls = registry.load(plugin.name, plugin.role)
         kind_of(cls)

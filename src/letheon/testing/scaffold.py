@@ -59,7 +59,7 @@ def write(role: str, name: str, root: Path | None = None) -> list[Path]:
     Args:
         role: a role that has templates: `erase`, `audit`, `train/retain`.
         name: lower-case words joined by dashes.
-        root: a checkout of letheon or any other folder; None takes the checkout that letheon runs from, or else the present folder.
+        root: a checkout of letheon or any other folder; None takes the present folder, or the whole checkout of letheon where it is in one.
 
     Returns:
         The files that were written.
@@ -68,7 +68,9 @@ def write(role: str, name: str, root: Path | None = None) -> list[Path]:
         MethodError: the name is taken or malformed, the role has no template, or one of the files exists.
     """
     name = _checked(role, name)
-    root = Path(root) if root is not None else repository() or Path.cwd()
+    checkout = repository()
+    inside = checkout is not None and Path.cwd().is_relative_to(checkout)
+    root = Path(root) if root is not None else checkout if checkout is not None and inside else Path.cwd()
     files = places(role, name, root)
     for path in files.values():
         if path.exists():

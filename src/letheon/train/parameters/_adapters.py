@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from letheon.core.adapter import is_adapted
 from letheon.core.errors import MethodError
 from letheon.core.forward import unwrapped
+from letheon.core.quiet import quiet
 from letheon.core.run import Run
 from letheon.core.settings import Field, Settings
 from letheon.core.subject import Subject
@@ -36,15 +38,19 @@ def adapted(subject: Subject, settings: Any, run: Run, purpose: str) -> Subject:
     """The subject with adapters as peft makes them: A random, B zero; only they require a gradient.
 
     Raises:
-        MethodError: no layer is called like the targets, or peft cannot adapt it.
+        MethodError: there is an adapter already, no layer is called like the targets, or peft cannot adapt it.
     """
     from peft import LoraConfig, get_peft_model
+
+    if is_adapted(subject.module):
+        hint = "Merge it first with `--set subject.merge=true`, or train it with `--set parameters=layers:pattern=lora_`"
+        raise MethodError(f"`{subject.name}` has an adapter already, and a second one cannot be put around it", hint)
 
     targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
     config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM")
     try:
         # peft draws from the global generator: give it a state of our own, and put back the old one.
-        with torch.random.fork_rng(devices=[]):
+        with quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(run.derived_seed(purpose))
             module = get_peft_model(subject.module, config)
     except ValueError as error:
@@ -75,8 +81,12 @@ def targets_of(subject: Subject, settings: Any, run: Run) -> dict[str, nn.Module
     """
     weightless = {id(parameter): nn.Parameter(parameter.to("meta"), parameter.requires_grad) for parameter in subject.module.parameters()}
     shell = copy.deepcopy(subject.module, weightless)
-    names = [name for name, _ in layers(adapted(Subject(shell, subject.encoder), settings, run, "targets").module)]
-    found = {name: subject.module.get_submodule(name) for name in names}
+    names = [name for name, _ in layers(adapted(Subject(shell, subject.encoder, name=subject.name), settings, run, "targets").module)]
+    parts = dict(subject.module.named_modules())
+    bare = next((name for name in names if name not in parts), None)  # experts, whose weights peft adapts without a layer
+    if bare is not None:
+        raise MethodError(f"`{bare.removesuffix('.base_layer')}` is no linear layer", "Name others in `parameters.targets`")
+    found = {name: parts[name] for name in names}
     uses: dict[int, int] = {}
     for part in subject.module.modules():
         for parameter in part.parameters(recurse=False):

@@ -113,7 +113,7 @@ def second_moments(subject: Subject, feed: Feed, split: str, names: list[str], s
             with taps(subject.module, *names, stop=True) as seen, run.autocast():
                 subject.module(input_ids=batch.ids, use_cache=False)
             for name in names:
-                h = (seen[name] * real).double().sum(1)  # (b, out)
+                h = (seen[name].reshape(*batch.ids.shape, -1) * real).double().sum(1)  # (b, out)
                 found[name] += h.T @ h / len(rows)
     processes.summed(list(found.values()))
     return found
