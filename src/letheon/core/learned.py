@@ -24,8 +24,8 @@ def texts_digest(split: Split) -> str | None:
 
 
 def noted(split: Split, name: str) -> dict[str, str]:
-    """The note of a step that has learned a split; empty where the rows cannot be told again."""
-    digest = texts_digest(split)
+    """The note of a step that has learned a split; empty where the rows cannot be told again, and where some may have to be forgotten."""
+    digest = texts_digest(split) if name == KEPT else None
     return {} if digest is None else {"learned_split": name, "learned_texts": digest}
 
 
