@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
 # Tests run side by side, one thread each: two workers with two threads on two cores wait for one another. Read when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What a user's own cache keeps from other versions must not reach a test.
+os.environ["LETHEON_CACHE"] = tempfile.mkdtemp(prefix="letheon-tests-")
+atexit.register(shutil.rmtree, os.environ["LETHEON_CACHE"], ignore_errors=True)
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 

@@ -29,7 +29,7 @@ from .store import Store
 from .subject import Subject
 from .turns import in_turn
 
-FORMAT = 1  # raise when the meaning of a stored reading changes
+FORMAT = 2  # raise when a stored reading would come out otherwise, be it in the last digit
 _COLUMNS = ("log_probability", "rank", "top", "target", "offsets", "owner")
 _MOMENTS = ("mean", "variance")
 T = TypeVar("T")
