@@ -79,11 +79,16 @@ def test_what_is_wrong_with_a_file_is_said(forgotten, tmp_path):
         registry.use(tmp_path / "own_class.py")
     with pytest.raises(MethodError, match="`json` is also the name of an installed module"):
         registry.use(mine(tmp_path, "json"))
+    assert os.environ[registry.OWN] == "" and registry.find("npo"), "what failed is not tried again by every later call"
 
 
 def test_a_name_that_is_taken_is_refused(forgotten, tmp_path):
     with pytest.raises(MethodError, match="There is already an erasing method called `npo`. Rename the file"):
         registry.use(mine(tmp_path, "npo", "NPO"))
+    del sys.modules["npo"]
+    assert os.environ[registry.OWN] == "" and registry.load("npo").__module__ == "letheon.erase.npo"
+    registry.use(registry.find("npo").path)  # a file of the package itself is known already
+    assert os.environ[registry.OWN] == ""
 
 
 def test_new_writes_where_we_are(tmp_path, monkeypatch):

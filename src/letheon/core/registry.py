@@ -129,11 +129,13 @@ def use(file: Path) -> None:
     Raises:
         MethodError: the file is missing, cannot be imported, holds no plug-in, or one of its name is there already.
     """
-    files = [part for part in os.environ.get(OWN, "").split(os.pathsep) if part]
-    if str(file.resolve()) not in files:
-        os.environ[OWN] = os.pathsep.join([*files, str(file.resolve())])
+    plugin = from_file(file)
+    known = plugins(plugin.role).get(plugin.name)
+    if known is not None and known != plugin:
+        raise MethodError(f"There is already {called(plugin.role)} called `{plugin.name}`", "Rename the file")
+    if known is None:
+        os.environ[OWN] = os.pathsep.join(part for part in (os.environ.get(OWN), str(plugin.path)) if part)
         plugins.cache_clear()
-    plugins(from_file(file).role)
 
 
 def from_file(path: Path) -> Plugin:

@@ -69,8 +69,8 @@ def write(role: str, name: str, root: Path | None = None) -> list[Path]:
     """
     name = _checked(role, name)
     checkout = repository()
-    inside = checkout is not None and Path.cwd().is_relative_to(checkout)
-    root = Path(root) if root is not None else checkout if checkout is not None and inside else Path.cwd()
+    here = checkout if checkout is not None and Path.cwd().is_relative_to(checkout) else Path.cwd()
+    root = here if root is None else Path(root)
     files = places(role, name, root)
     for path in files.values():
         if path.exists():
