@@ -25,6 +25,7 @@ _WHERE = {
     "report": "letheon.api",
     "subject": "letheon.api",
     "methods": "letheon.api",
+    "use": "letheon.core.registry",
     "Run": "letheon.core.run",
     "Subject": "letheon.core.subject",
     "Data": "letheon.core.data",

@@ -11,6 +11,7 @@ from .core.data import Example as Example
 from .core.errors import LetheonError as LetheonError
 from .core.findings import Finding as Finding
 from .core.findings import Findings as Findings
+from .core.registry import use as use
 from .core.run import Run as Run
 from .core.subject import Subject as Subject
 

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+import letheon as lt
 from letheon.core import registry
 from letheon.core.errors import MethodError
 from letheon.testing import scaffold
@@ -56,7 +57,7 @@ def test_a_file_is_known_by_name_in_its_role(forgotten, tmp_path):
     with pytest.raises(MethodError, match=r"`letheon --plugin .*own_ascent.py ...` makes `own-ascent` known"):
         registry.find(str(path))
     registry.use(path)
-    registry.use(path)  # a second time changes nothing
+    lt.use(str(path))  # a second time changes nothing
     plugin = registry.find("own-ascent")
     assert (plugin.role, plugin.path, plugin.summary) == ("erase", path, "Half an ascent.")
     assert registry.load("own-ascent")(learning_rate=0.1).name() == "own-ascent"

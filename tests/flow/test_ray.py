@@ -22,6 +22,7 @@ import pytest
 from letheon.core.errors import LetheonError, RunError, SettingsError
 from letheon.flow import cluster
 from letheon.flow.grid import Sweep
+from letheon.testing import scaffold
 
 from cli.conftest import digests, kept, letheon, world  # noqa: F401  fixtures
 
@@ -155,6 +156,21 @@ def test_a_lost_driver_is_taken_up_where_it_was(address, undisturbed, world, let
     assert result("lost") == undisturbed
     lines = [json.loads(line)["step"] for line in Path("lost/cells/npo-beta=0.1-0/metrics.jsonl").open()]
     assert lines == list(range(1, STEPS + 1)), "every step stands there once"
+
+
+def test_workers_know_methods_of_ones_own(address, world):  # noqa: F811
+    """A plug-in that `--plugin` names in the driver is known by name in processes that Ray had started before."""
+    mine = Path("own_on_ray.py")
+    assert Path(scaffold.write("erase", "own-on-ray")[0]).name == mine.name
+    unwritten = next(line for line in mine.read_text().splitlines() if "raise NotImplementedError" in line)
+    mine.write_text(mine.read_text().replace(unwritten, "        return -now"))
+    Path("own.toml").write_text(SWEEP.format(out="own", steps=2).replace("[methods.npo]", "[methods.own-on-ray]").replace("beta = [0.1, 0.2]", ""))
+    command = [sys.executable, "-m", "letheon", "--plugin", mine, "sweep", "own.toml", "-q", "--ray", address]
+    said = subprocess.run(command, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    cells = json.loads(Path("own/results.json").read_text())["cells"]
+    assert [cell["row"] for cell in cells] == ["own-on-ray", "theirs"]
+    assert not any("failed" in cell for cell in cells)
 
 
 def test_a_cell_that_no_machine_has_room_for_is_refused(address, world, letheon):  # noqa: F811

@@ -123,13 +123,16 @@ def _own(files: str) -> tuple[Plugin, ...]:
     return tuple(from_file(Path(file)) for file in files.split(os.pathsep) if file)
 
 
-def use(file: Path) -> None:
+def use(file: str | Path) -> None:
     """Make the plug-in in a file of one's own known by name, in this process and in those that it starts.
+
+        lt.use("my_method.py")
+        after = lt.method("my-method", learning_rate=1e-4).apply(subject, data, run)
 
     Raises:
         MethodError: the file is missing, cannot be imported, holds no plug-in, or one of its name is there already.
     """
-    plugin = from_file(file)
+    plugin = from_file(Path(file))
     known = plugins(plugin.role).get(plugin.name)
     if known is not None and known != plugin:
         raise MethodError(f"There is already {called(plugin.role)} called `{plugin.name}`", "Rename the file")
