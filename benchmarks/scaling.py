@@ -11,8 +11,8 @@ All of it by processor time of NPO with a retain loss, on Llamas of nearly rando
     size        the same rows on 0.2 to 20 million weights: cost per token and weight, and the exponent of cost in weights
     requests    12 requests one after another, each on the model before: with its own rows, and with those of all earlier requests too,
                 as `letheon requests fulfil` does it
-    memory      peak of an epoch over 400 and 40,000 rows and of an audit over 400 and 4,000 (`--model`, or the micro model), each in a
-                process of its own. What must be held for each row (tokens, facts, values) is reported beside it and taken off
+    memory      peak of an epoch over 400 and 40,000 rows (`--epoch-size`) and of an audit over 400 and 4,000 (`--model`, or the micro
+                model), each in a process of its own. What must be held for each row (tokens, facts, values) is reported and taken off
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def epoch_memory(arguments: Any, rows: int) -> dict[str, float]:
     """Peak memory of an epoch over `rows` forget rows, in this process."""
     import letheon as lt
 
-    subject = _setup.random_llama(_setup.data(arguments), **TINY)
+    subject = _setup.random_llama(_setup.data(arguments), **{"tiny": TINY, **SIZES}[arguments.epoch_size])
     base = pair_of(subject, ROW, FEW)
     npo().apply(subject, base, lt.Run(seed=0))  # kernels are made once per process
     many = grown(base, rows)
@@ -239,9 +239,9 @@ def _held(value: Any) -> int:
 
 def by_memory(arguments: Any) -> dict[str, Any]:
     """Epochs and audits over few and many rows, each in a process of its own."""
-    settings = (*_setup.given(arguments), "--max-new-tokens", str(arguments.max_new_tokens))
+    settings = (*_setup.given(arguments), "--max-new-tokens", str(arguments.max_new_tokens), "--epoch-size", arguments.epoch_size)
     sizes = {"epoch": (min(arguments.rows), max(arguments.rows)), "audit": arguments.audit_rows}
-    found: dict[str, Any] = {"at_most": MORE_MEMORY}
+    found: dict[str, Any] = {"at_most": MORE_MEMORY, "epoch_size": arguments.epoch_size}
     for what, rows in sizes.items():
         found[what] = [_timing.in_own_process(__file__, "--memory", what, "--rows", str(n), *settings) for n in rows]
         found[f"{what}_growth"] = max(one["working"] for one in found[what]) / found[what][0]["working"]
@@ -270,6 +270,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[400, 4000, 40_000], help="forget rows of the epochs")
     parser.add_argument("--mixed", action="store_true", help="epochs over rows of the embedded world as they are")
     parser.add_argument("--tokens", type=int, default=4096, help="forget tokens for each row length")
+    parser.add_argument("--epoch-size", choices=("tiny", *SIZES), default="1M", help="weights of the model whose epoch's memory is measured")
     parser.add_argument("--audit-rows", type=int, nargs="*", default=[400, 4000], help="forget rows of the audits")
     parser.add_argument("--max-new-tokens", type=int, default=64, help="longest generation in the audits")
     parser.add_argument("--memory", choices=("epoch", "audit"), help="only measure its peak memory over `--rows` rows, in this process")

@@ -48,7 +48,7 @@ def trainer(name: str, rule: str, arguments: argparse.Namespace) -> Any:
     from letheon.testing.toys import toy_data
 
     settings = {"steps": 10_000, "batch_size": 8, "rule": rule, "betas": (0.0, 0.999), "weight_decay": 0.0, "learning_rate": 1e-6}
-    method = lt.method(name, retain="nll", **settings)
+    method = lt.method(name, retain="nll", parameters="all", **settings)  # the default of some is an adapter
     return trainer_for(method, subject(arguments.width, arguments.layers), toy_data(), lt.Run(seed=0, device="cpu", dtype="float32"))
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import letheon as lt
 from letheon.audit.quantised import Quantised, quantised
+from letheon.core.data import Data, Split
 from letheon.core.readings import Readings
 from letheon.core.run import Run
 from letheon.maths.quantise import normal_float, rounded, scales
@@ -70,7 +73,7 @@ def test_recovery_is_what_rounding_returns_of_what_the_rounded_original_knows(le
     (one,) = [f for f in Quantised(schemes=("int4",)).measure(Readings(hidden, run), data, run, None, original) if f.name == "recovery-int4"]
 
     def mean(model):
-        return float(np.exp(-Readings(model, run).answers(data["forget"]).nll()).mean())
+        return float(np.exp(-Readings(model, run).answers(data["forget"].bare).nll()).mean())
 
     plain, coarse, whole = mean(hidden), mean(quantised(hidden, "int4", 64)), mean(quantised(subject, "int4", 64))
     assert one.value == pytest.approx((coarse - plain) / (whole - plain)) and one.extra["rounded_original"] == pytest.approx(whole)
@@ -126,3 +129,25 @@ def test_a_suite_runs_them_on_wish(learned, suite):
     assert "relearned" not in names
     names = {f.name for f in lt.method(f"audit/{suite}", max_new_tokens=2, limit=4, gradnorm=False, attacks="some").measure(Readings(subject, run), data, run)}
     assert {"relearned", "probability-int4"} <= names
+
+
+@pytest.mark.parametrize("audit", ["quantised", "relearning", "token-search"])
+def test_a_model_that_is_looked_at_once_reads_answers_alone(learned, audit, monkeypatch):
+    """Paraphrases and wrong answers would cost it several times as much and tell nobody anything."""
+    from letheon.core import crew, registry
+
+    subject, data = learned
+    data = Data({"forget": Split([replace(row, group=f"g{k}") for k, row in enumerate(data["forget"])]), "retain": data["retain"]})
+    seen, read = [], crew.read
+
+    def watched(model, split, *rest, **more):
+        seen.append((model.digest == subject.digest and model.encoder is subject.encoder, split))
+        return read(model, split, *rest, **more)
+
+    monkeypatch.setattr(crew, "read", watched)
+    probe = registry.load(audit, "audit")
+    probe(**probe.tiny).measure(Readings(subject, Run(0, **RUN)), data, Run(0, **RUN))
+    others = [split for whole, split in seen if not whole]
+    assert others and all(split.bare is split for split in others)
+    assert any(row.wrong for row in data["forget"]) and data["forget"].bare.digest != data["forget"].digest
+    assert [row.answer for row in data["forget"].bare] == [row.answer for row in data["forget"]]

@@ -40,6 +40,28 @@ def test_chunks_change_neither_values_nor_gradients(chunk, monkeypatch):
     torch.testing.assert_close(both, meant, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("chunk", [1, 3 * V, 1 << 22])
+def test_the_hinge_moves_states_and_head_as_its_plain_form_does(chunk, monkeypatch):
+    hidden, head, targets = made()
+    weights = torch.linspace(-1, 2, M, dtype=hidden.dtype)
+    slopes = []
+    for plain in (True, False):
+        parts = [part.clone().requires_grad_() for part in (hidden, head.weight, head.bias)]
+        if plain:
+            p = (parts[0] @ parts[1].T + parts[2]).softmax(-1)
+            each = 1 + p[torch.arange(M), targets] - p.scatter(-1, targets[:, None], 0.0).amax(-1)
+        else:
+            monkeypatch.setattr(likelihood, "CHUNK", chunk)
+            each = inverted_hinge(parts[0], Head(*parts[1:]), targets)
+        slopes.append(torch.autograd.grad((each * weights).sum(), parts))
+    for meant, found in zip(*slopes, strict=True):
+        torch.testing.assert_close(found, meant, rtol=1e-11, atol=1e-13)
+    z = (hidden @ head.weight.T + head.bias).requires_grad_()
+    (found,) = torch.autograd.grad((inverted_hinge(z, Head(None), targets) * weights).sum(), z)
+    torch.testing.assert_close(found @ head.weight, slopes[0][0], rtol=1e-11, atol=1e-13)
+    assert inverted_hinge(hidden[:0], head, targets[:0]).shape == (0,)
+
+
 def test_logits_as_states_are_left_as_they_are():
     hidden, head, targets = made()
     z = hidden @ head.weight.T + head.bias

@@ -13,7 +13,7 @@ from letheon.core.errors import DataError, MethodError, SubjectError
 from letheon.core.run import Run
 from letheon.core.subject import Subject
 from letheon.erase._linears import down_projections
-from letheon.erase.rocr import ROCR, longest_shared, null_space, rank_one, shared_names, until
+from letheon.erase.rocr import ROCR, null_space, rank_one, subjects_of, until
 
 from .fact_world import RELATIONS, untrained
 
@@ -156,11 +156,15 @@ def test_a_subject_redirected_to_itself_is_not_changed(forms):
     assert all(torch.equal(tensor, knower.module.state_dict()[name]) for name, tensor in after.module.state_dict().items())
 
 
-def test_names_are_what_the_prompts_of_a_group_share():
-    prompts = ["Where was Ilva Torrend born?", "What does Ilva Torrend do?", "Is Ilva Torrend known?"]
+def test_names_are_what_most_prompts_of_a_group_share(caplog):
+    """The question for a name does not hold it, and a group whose prompts name nobody stays, said in a sentence."""
+    prompts = ["Who was born in Brell in 1950?", "What does Ilva Torrend do?", "Is Ilva Torrend's work known?", "Where is Ilva Torrend?"]
     rows = [Example(str(k), "a", prompt, group="g") for k, prompt in enumerate(prompts)]
-    assert shared_names(Split(rows)) == ("Ilva Torrend",)
-    assert longest_shared([["a", "b", "c"], ["c", "a", "b"]]) == "a b"
+    other = [Example(f"o{k}", "a", prompt, group="h") for k, prompt in enumerate(["What does Ann Lee do?", "Where is Ann Lee?"])]
+    assert subjects_of(Data({"forget": Split(rows), "retain": Split(other)})) == ("Ilva Torrend",)
+    nameless = [Example(f"n{k}", "a", prompt, group="n") for k, prompt in enumerate(["Who is it?", "What else?", "And then?"])]
+    assert subjects_of(Data({"forget": Split([*rows, *nameless]), "retain": Split(other)})) == ("Ilva Torrend",)
+    assert "1 of 2 groups of `forget` stay: no name stands in most prompts of `n`" in caplog.text
 
 
 def test_a_row_ends_with_the_last_token_of_the_name(stranger):

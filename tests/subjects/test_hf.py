@@ -76,10 +76,14 @@ def test_plain_transformers_reads_it_to_the_bit(subject, tmp_path):
     assert AutoTokenizer.from_pretrained(tmp_path / "a")("Where?").input_ids == subject.encoder.tokenizer("Where?").input_ids
 
 
-def test_bfloat16_stays_bfloat16_and_can_be_widened(subject, tmp_path):
+def test_bfloat16_stays_bfloat16_and_can_be_widened(subject, tmp_path, caplog):
     subject.module.bfloat16()
     subject.save(tmp_path / "a")
-    kept, wide = load(tmp_path / "a", dtype="auto"), load(tmp_path / "a")
+    caplog.set_level("INFO", "letheon")
+    kept = load(tmp_path / "a", dtype="auto")
+    assert not caplog.text
+    wide = load(tmp_path / "a")
+    assert "the files of a are bfloat16; here and in what is made from it weights are float32" in caplog.text
     assert kept.digest == subject.digest and next(kept.module.parameters()).dtype == torch.bfloat16
     for mine, other in zip(wide.module.parameters(), subject.module.parameters(), strict=True):
         assert mine.dtype == torch.float32 and torch.equal(mine, other.float())

@@ -32,12 +32,15 @@ def cut(split: Split, limit: int | None) -> Split:
 
 
 def halves(split: Split) -> tuple[Split, Split]:
-    """Rows the attacker has, and rows that are asked: whole groups where there are several, else every second row."""
+    """Rows the attacker has, and rows that are asked, with their answers alone.
+
+    Whole groups where there are several, else every second row.
+    """
     groups = list(dict.fromkeys(row.group for row in split if row.group is not None))
     mine = set(groups[::2])
     known = [row for i, row in enumerate(split) if (row.group in mine if len(groups) > 1 else i % 2 == 0)]
     taken = {row.id for row in known}
-    return Split(known, "known"), Split([row for row in split if row.id not in taken], f"{split.name}, asked")
+    return Split(known, "known").bare, Split([row for row in split if row.id not in taken], f"{split.name}, asked").bare
 
 
 def usual_splits(data: Data) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def reshuffled(
         for seed in seeds:
             alone = Run(seed, device=str(run.device), dtype=run.dtype)
             trained = method.apply(start, data, alone)
-            found = type(readings)(trained, alone, tokens_per_batch=readings.tokens_per_batch).answers(text)
+            found = type(readings)(trained, alone, tokens_per_batch=readings.tokens_per_batch).answers(text.bare)
             scores.append(-found.sum_nll().mean())
         return np.array(scores)
 

@@ -67,7 +67,7 @@ class AdapterRemoval(Audit):
             before = float(np.exp(-readings.answers(split).nll()).mean())
             found = [nothing(self, NAMES[0], "the model has no adapter to switch off", where)]
             if bare is not None:
-                values = np.exp(-bare.answers(split).nll())
+                values = np.exp(-bare.answers(split.bare).nll())
                 found = [row_finding(self, NAMES[0], where, values, run, direction=toward(where), before=before)]
             if note or original is None:
                 return found + [nothing(self, name, note, where, "none") for name in NAMES[1:]]

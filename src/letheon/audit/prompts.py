@@ -127,7 +127,7 @@ class Prompts(Audit):
         """Probability and ROUGE-L recall of every row, (n, 2)."""
         out = np.full((n, 2), np.nan)
         at = [i for i, row in enumerate(rows) if row is not None]
-        asked = Split([rows[i] for i in at], "wrapped")  # type: ignore[misc]
+        asked = Split([rows[i] for i in at], "wrapped").bare  # type: ignore[misc]
         out[at, 0] = np.exp(-model.answers(asked).nll())
         texts = model.generations(asked, max_new_tokens=self.settings.max_new_tokens)
         scores = [rouge_l(row.answer, text.strip()) for row, text in zip(asked, texts, strict=True)]
@@ -139,7 +139,7 @@ class Prompts(Audit):
         at = [i for i, row in enumerate(rows) if row is not None and _fits(readings.subject, row)]
         values = np.full(len(split), np.nan)
         if at:
-            values[at] = np.exp(-readings.answers(Split([rows[i] for i in at], "wrapped")).nll())  # type: ignore[misc]
+            values[at] = np.exp(-readings.answers(Split([rows[i] for i in at], "wrapped").bare).nll())  # type: ignore[misc]
         why = "the row does not lend itself to it" if name == NAMES[2] else "asked once for each person with a name"
         return row_finding(self, name, where, values, run, direction=toward(where), why=why)
 

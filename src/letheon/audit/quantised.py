@@ -82,7 +82,7 @@ class Quantised(Audit):
             def one(where: str, split: Split, name=name, scheme=scheme, absent=absent, learned=learned) -> list[Finding]:
                 if absent:
                     return [nothing(self, name, absent, where)]
-                values = np.exp(-coarse(scheme, readings).answers(split).nll())
+                values = np.exp(-coarse(scheme, readings).answers(split.bare).nll())
                 extra = {"scheme": scheme, "before_rounding": mean(readings, split), "calibrated_on": learned}
                 return [row_finding(self, name, where, values, run, direction=toward(where), why="no answer token to score", **extra)]
 
@@ -108,12 +108,12 @@ class Quantised(Audit):
             unknown = "there is no model from before the change" if original is None else "the audited model is the original"
             return nothing(self, name, absent or missing(data, "forget") or unknown, "forget", "lower")
         rows = data["forget"][: forget.n]
-        plain, whole = forget.extra["before_rounding"], mean(coarse(scheme, original), rows)
+        plain, whole = forget.extra["before_rounding"], mean(coarse(scheme, original), rows.bare)
         if whole - plain < LEAST:
             return nothing(self, name, "the rounded original knows the rows no better than the audited model", "forget", "lower")
         value = (forget.value - plain) / (whole - plain)
         kept = {one.split: one for one in probabilities if one.split != "forget" and one.value is not None}
-        worst = min((one.value / mean(coarse(scheme, original), data[where][: one.n]) for where, one in kept.items()), default=None)
+        worst = min((one.value / mean(coarse(scheme, original), data[where][: one.n].bare) for where, one in kept.items()), default=None)
         note = "inconclusive: the rounded model lost more than a tenth on rows to keep" if worst is not None and worst < BROKEN else ""
         extra = {"plain": plain, "rounded": forget.value, "rounded_original": whole, "kept": worst}
         return finding(self, name, "forget", value, n=forget.n, direction="lower", note=note, extra=extra)

@@ -102,6 +102,13 @@ class Split(Sequence[Example]):
         return iter(self.examples)
 
     @functools.cached_property
+    def bare(self) -> Split:
+        """The same rows without paraphrases and wrong answers, which readings would take in: for a model that is looked at once."""
+        if not any(example.wrong or example.paraphrase is not None for example in self):
+            return self
+        return Split((replace(example, wrong=(), paraphrase=None) for example in self), self.name)
+
+    @functools.cached_property
     def digest(self) -> str:
         """sha256 over all fields of all rows, in order (hexadecimal)."""
         total = hashlib.sha256()

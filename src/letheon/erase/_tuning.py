@@ -52,10 +52,10 @@ class Yardstick:
         self.kept = [name for name in KEPT if name in data and name not in {"retain", "retain-check"} - {checked}]
         unseen = _unseen(data)
         rows = {"forget": data["forget"], **{name: data[name] for name in self.kept}}
-        self.splits = {name: _sample(split, run, name) for name, split in rows.items()}
+        self.splits = {name: _sample(split, run, name).bare for name, split in rows.items()}
         self.run = Run(run.seed, dtype="float32", device=str(run.device))
         readings = Readings(subject, self.run)
-        self.never = float(readings.answers(_sample(unseen, run, "unseen")).nll().mean())
+        self.never = float(readings.answers(_sample(unseen, run, "unseen").bare).nll().mean())
         self.start = float(readings.answers(self.splits["forget"]).nll().mean())
         self.before = {name: self._probability(readings, name) for name in self.kept}
         self.way = abs(self.never - self.start) or 1e-6

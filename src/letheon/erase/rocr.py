@@ -14,15 +14,14 @@ what is left close the gap. Keys of earlier requests hold what was done for them
 Contexts are general stems in the model's template and, with `prompts`, the forget prompts and answers that name the subject; each way to
 write it (its tokens, in a prompt or in an answer) is a request of its own. The stems of the reference are kept; its threshold is absolute
 and depends on the scale of a model, `free` does not; it reads z_own without template, here both come from the same contexts. Where names
-are several rare tokens the last one does not carry them: `tail` redirects more of them. Subjects are given, or are what all prompts of a
-`group` share. Nicknames and questions for the name are not covered. A real person as `other` is credited with somebody else's answers:
-take nobody. A model that looks names up in its first attention layer is out of reach. arXiv:2506.07795. Card: rocr.
+are several rare tokens the last one does not carry them: `tail` redirects more of them. Subjects are given, or are what most prompts of a
+`group` and of no other share. Nicknames and questions for the name are not covered. A real person as `other` is credited with somebody
+else's answers: take nobody. A model that looks names up in its first attention layer is out of reach. arXiv:2506.07795. Card: rocr.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Iterable, Sequence
 
@@ -42,6 +41,7 @@ from letheon.core.subject import Subject
 from letheon.train.taps import block_at, block_names, taps
 
 from ._linears import check_editable, chosen, down_projections, finished, matrix, watched
+from ._names import find_name, names_of
 
 STEMS = (
     "{}.",
@@ -61,7 +61,7 @@ SLOT = "\x00"  # in a text: here stands the name
 class ROCRSettings(Settings):
     """Whom to redirect, to whom, and where."""
 
-    subjects: tuple[str, ...] = Field((), description="names to redirect; none: what all forget prompts of one group share")
+    subjects: tuple[str, ...] = Field((), description="names to redirect; none: what the forget prompts of one group share")
     other: str = Field("somebody", min_length=1, description="the harmless subject that takes their place: nobody, or an invented name")
     layer: int | None = Field(None, ge=0, description="index of the last edited block; unset: at 6/32 of the depth")
     count: int = Field(3, ge=1, description="how many blocks, counted back from `layer`; fewer where the model begins")
@@ -89,7 +89,7 @@ class ROCR(Change):
         settings = self.settings
         check_editable(subject, self.name())
         data.need("forget", "retain", why="`rocr`")
-        names = settings.subjects or shared_names(data["forget"])
+        names = settings.subjects or subjects_of(data)
         for name in names:
             if not any(name in row.prompt_text or name in row.answer for row in data["forget"]):
                 log.warning("`%s` stands in no row to forget: is it spelt like that?", name)
@@ -128,36 +128,31 @@ class ROCR(Change):
         return list(kinds.values())
 
 
-def shared_names(split: Split) -> tuple[str, ...]:
-    """For each group the longest run of words that all its prompts share, in order.
+def subjects_of(data: Data) -> tuple[str, ...]:
+    """The names that most prompts of a group of `forget` hold and no other group's do, in order; groups without one are told.
 
     Raises:
-        DataError: there are no groups, or a group has one prompt or shares no word.
+        DataError: there are no groups, or none has such a name in two different prompts or more.
     """
-    groups: dict[str, list[list[str]]] = {}
-    for row in split:
+    prompts: dict[str, list[str]] = {}
+    for row in data["forget"]:
         if row.group is not None and row.prompt_text:
-            groups.setdefault(row.group, []).append(re.findall(r"[\w'-]+", row.prompt_text.splitlines()[0]))
+            prompts.setdefault(row.group, []).append(row.prompt_text)
     hint = "Name them, as in `subjects=['Ada Lovelace']`"
-    if not groups:
-        raise DataError(f"The rows of `{split.name}` do not say whom they are about (no `group`)", hint)
-    found = {group: longest_shared(prompts) for group, prompts in groups.items()}
-    unclear = next((group for group, name in found.items() if not name or len({tuple(words) for words in groups[group]}) < 2), None)
-    if unclear is not None:
-        raise DataError(f"The prompts of the group `{unclear}` of `{split.name}` share no name", hint)
+    if not prompts:
+        raise DataError("The rows of `forget` do not say whom they are about (no `group`)", hint)
+    names = names_of([*data["forget"], *data["retain"]])
+    found = {}
+    for group, texts in prompts.items():
+        naming = [text for text in texts if group in names and find_name(names[group], text)]
+        if len(set(naming)) > 1 and 2 * len(naming) >= len(texts):
+            found[group] = names[group]
+    unclear = [group for group in prompts if group not in found]
+    if not found:
+        raise DataError(f"The prompts of the group `{unclear[0]}` of `forget` share no name", hint)
+    if unclear:
+        log.warning("%d of %d groups of `forget` stay: no name stands in most prompts of `%s`", len(unclear), len(prompts), unclear[0])
     return tuple(dict.fromkeys(found.values()))
-
-
-def longest_shared(prompts: Sequence[Sequence[str]]) -> str:
-    """The longest run of words in the first prompt that all others hold too; the first of equally long ones."""
-    texts = [f" {' '.join(words)} " for words in prompts]
-    first = list(prompts[0])
-    for size in range(len(first), 0, -1):
-        for at in range(len(first) - size + 1):
-            run = " ".join(first[at : at + size])
-            if all(f" {run} " in text for text in texts):
-                return run
-    return ""
 
 
 def null_space(moment: Tensor, free: float) -> Tensor:

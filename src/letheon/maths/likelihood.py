@@ -6,6 +6,7 @@ predicted from the hidden state at position i - 1. Logits are made in chunks, so
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -104,24 +105,25 @@ class _TokenNLL(torch.autograd.Function):
     """Chunked cross-entropy: saves only hidden states and log-normalisers, makes the logits of a chunk again in backward."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, targets, autocast):  # (m, d), (v, d), (v,) or None, (m,)
-        nll, lse = [], []
+    def forward(ctx, hidden, weight, bias, targets, rival, autocast):  # (m, d), (v, d), (v,) or None, (m,), bool -> (m, k)
+        nll, lse, columns = [], [], []
         head = Head(weight, bias)
         with torch.autocast(hidden.device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
             rows = head.rows_per_chunk(hidden)
             for part, target in zip(hidden.split(rows), targets.split(rows), strict=True):
                 logits = head.logits(part)
                 lse.append(logits.logsumexp(-1))
-                nll.append(lse[-1] - logits.gather(-1, target[:, None]).squeeze(-1))
-        lse_all = torch.cat(lse)
-        ctx.save_for_backward(hidden, weight, bias, targets, lse_all)
+                values, chosen = _with_rival(logits, target) if rival else (logits.gather(-1, target[:, None]), target[:, None])
+                nll.append(lse[-1][:, None] - values)
+                columns.append(chosen)
+        ctx.save_for_backward(hidden, weight, bias, torch.cat(columns), torch.cat(lse))
         ctx.autocast = autocast
         return torch.cat(nll)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):  # (m,)
-        hidden, weight, bias, targets, lse = ctx.saved_tensors
+    def backward(ctx, grad):  # (m, k)
+        hidden, weight, bias, columns, lse = ctx.saved_tensors
         head = Head(weight, bias)
         rows = head.rows_per_chunk(hidden)
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
@@ -131,10 +133,10 @@ class _TokenNLL(torch.autograd.Function):
         grad_hidden = []
         with torch.autocast(hidden.device.type, dtype=ctx.autocast or torch.bfloat16, enabled=ctx.autocast is not None):
             for i in range(0, len(hidden), rows):
-                part, target = hidden[i : i + rows], targets[i : i + rows]
+                part, chosen, g = hidden[i : i + rows], columns[i : i + rows], grad[i : i + rows]
                 delta = head.logits(part).sub_(lse[i : i + rows, None]).exp_()  # softmax, (c, v)
-                delta[torch.arange(len(target), device=target.device), target] -= 1
-                delta.mul_(grad[i : i + rows, None])
+                own, total = delta.gather(-1, chosen), g.sum(-1, keepdim=True)
+                delta.mul_(total).scatter_(-1, chosen, (own - 1) * g + own * (total - g))  # exact where a probability is near 1
                 if grad_bias is not None:
                     grad_bias += delta.sum(0)
                 delta = delta.to(low)
@@ -142,18 +144,39 @@ class _TokenNLL(torch.autograd.Function):
                     grad_hidden.append(linear(delta, weight.to(low).T).to(hidden.dtype))
                 if grad_weight is not None:
                     grad_weight += linear(delta.T, part.to(low).T)
-        return torch.cat(grad_hidden) if need_hidden else None, grad_weight, grad_bias, None, None
+        return torch.cat(grad_hidden) if need_hidden else None, grad_weight, grad_bias, None, None, None
+
+
+def _with_rival(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and places, (c, 2) each, of `target` (c,) and of the largest other entry of `logits` (c, v), which are spoilt."""
+    own = logits.gather(-1, target[:, None])
+    other, place = largest(logits.scatter_(-1, target[:, None], -math.inf))
+    return torch.cat([own, other[:, None]], -1), torch.stack([target, place], -1)
 
 
 def token_nll(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
     """Negative log-likelihood of `targets` (m,) given `hidden` (m, d), in nats, (m,); differentiable once."""
-    if not len(targets):
-        return hidden.sum() * 0 + hidden.new_zeros(0, dtype=torch.float32)
-    if head.weight is None:
+    if head.weight is None and len(targets):
         return F.cross_entropy(head.logits(hidden), targets, reduction="none")
+    return _nll(hidden, head, targets, rival=False).squeeze(-1)
+
+
+def rival_nll(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
+    """Negative log-likelihoods of `targets` (m,) and of the likeliest other token, in nats, (m, 2); differentiable once."""
+    if head.weight is None and len(targets):
+        with torch.no_grad():
+            _, places = _with_rival(head.logits(hidden), targets)
+        return -head.logits(hidden).log_softmax(-1).gather(-1, places)
+    return _nll(hidden, head, targets, rival=True)
+
+
+def _nll(hidden: Tensor, head: Head, targets: Tensor, *, rival: bool) -> Tensor:
+    if not len(targets):
+        return hidden.sum() * 0 + hidden.new_zeros((0, 1 + rival), dtype=torch.float32)
     kind = hidden.device.type
     autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-    return _TokenNLL.apply(hidden, head.weight, head.bias, targets, autocast)
+    found: Tensor = _TokenNLL.apply(hidden, head.weight, head.bias, targets, rival, autocast)
+    return found
 
 
 def chunked(function: Callable[..., Tensor], head: Head, *parts: Tensor) -> Tensor:

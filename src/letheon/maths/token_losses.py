@@ -24,8 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .largest import largest
-from .likelihood import Head, chunked
+from .likelihood import Head, chunked, rival_nll
 
 
 def weighted_ascent(nll: Tensor, weight: Tensor) -> Tensor:
@@ -103,15 +102,8 @@ def calibrated(odds: Tensor, attached: bool) -> Tensor:
 
 def inverted_hinge(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
     """1 + p_y - max over v != y of p_v, per token, (m,) in [0, 2]."""
-
-    def piece(part: Tensor, target: Tensor) -> Tensor:
-        logits = head.logits(part)  # (c, v)
-        with torch.no_grad():
-            _, runner_up = largest(logits.scatter(-1, target[:, None], -math.inf))
-        own, other = (logits.gather(-1, torch.stack([target, runner_up], 1)) - logits.logsumexp(-1, keepdim=True)).exp().unbind(-1)
-        return 1 + own - other
-
-    return chunked(piece, head, hidden, targets)
+    own, other = (-rival_nll(hidden, head, targets)).exp().unbind(-1)
+    return 1 + own - other
 
 
 def squared_peak(hidden: Tensor, head: Head, live: int | None = None) -> Tensor:

@@ -38,6 +38,6 @@ class MinK(Coreset):
 
     def scores(self, split: Split, data: Data, run: Run, subject: Subject | None) -> np.ndarray:
         """Means of the lowest log-probabilities of the answers."""
-        found = Readings(needed(subject, self.name()), run).answers(split)
+        found = Readings(needed(subject, self.name()), run).answers(split.bare)
         memorised = lowest_mean(found.log_probability, found.offsets, self.settings.share)
         return memorised if self.settings.keep == "most" else -memorised

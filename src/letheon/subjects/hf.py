@@ -7,6 +7,7 @@ that letheon wrote is read with its template, its context, its lineage and its g
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +25,8 @@ from ._folder import ADAPTER, check_folder, check_safetensors, has_tokenizer, lo
 
 if TYPE_CHECKING:
     from letheon.core.run import Run
+
+log = logging.getLogger("letheon")
 
 
 class HuggingFaceSettings(Settings):
@@ -75,6 +78,9 @@ class HuggingFace(Loader):
         tokenizer = self._tokenizer(words, configs[0])
         modules = [self._module(part, config) for part, config in zip(parts, configs, strict=True)]
         module = modules[0] if parts == [folder] else joined(modules, folder)
+        stored = configs[0].get("dtype") or configs[0].get("torch_dtype")
+        if settings.dtype == "float32" and stored in ("bfloat16", "float16"):
+            log.info("the files of %s are %s; here and in what is made from it weights are float32 (`dtype=auto` keeps them)", name, stored)
         # An adapter that is saved later must find this base again, from any folder.
         module.config._name_or_path = module.name_or_path = str(folder) if _is_folder(base_name) else base_name
         check_vocabulary(tokenizer, module, words)
