@@ -17,7 +17,7 @@ import _timing
 import numpy as np
 from _baseline_audit import Log, Suite
 
-AT_LEAST = 8.0
+AT_LEAST = 10.0
 # Tolerances: of float32 sums in another order. Generations may differ where two tokens tie, gradient norms add up many small numbers.
 RELATIVE = {"probability": 1e-3, "truth-ratio": 1e-3, "membership-gradnorm": 2e-3}
 TIES = 0.01  # share of rows whose generation may differ

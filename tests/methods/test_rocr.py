@@ -162,7 +162,7 @@ def test_names_are_what_most_prompts_of_a_group_share(caplog):
     rows = [Example(str(k), "a", prompt, group="g") for k, prompt in enumerate(prompts)]
     other = [Example(f"o{k}", "a", prompt, group="h") for k, prompt in enumerate(["What does Ann Lee do?", "Where is Ann Lee?"])]
     assert subjects_of(Data({"forget": Split(rows), "retain": Split(other)})) == ("Ilva Torrend",)
-    nameless = [Example(f"n{k}", "a", prompt, group="n") for k, prompt in enumerate(["Who is it?", "What else?", "And then?"])]
+    nameless = [Example(f"n{k}", "a", prompt, group="n") for k, prompt in enumerate(["Who is it?", "What did Bo Dunn see?", "When did Bo Dunn go?", "And then?", "Why not?"])]
     assert subjects_of(Data({"forget": Split([*rows, *nameless]), "retain": Split(other)})) == ("Ilva Torrend",)
     assert "1 of 2 groups of `forget` stay: no name stands in most prompts of `n`" in caplog.text
 
