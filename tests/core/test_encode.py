@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from letheon.core.data import Example, Message, Split
-from letheon.core.encode import DEFAULT_TEMPLATE, TextEncoder
+from letheon.core.encode import AT_ONCE, DEFAULT_TEMPLATE, TextEncoder
 from letheon.core.errors import DataError, SubjectError
 from letheon.testing.toys import BEGIN, END, toy_tokenizer
 
@@ -266,3 +266,14 @@ def test_the_digest_follows_whatever_changes_the_tokens():
     assert made() == made() == made(template=DEFAULT_TEMPLATE)
     different = [made(), made(template="{prompt}"), made(max_length=9), made(chat=True), made(chat=True, system="x")]
     assert len(set(different)) == 5 and TextEncoder(toy_tokenizer("gpt2")).digest not in different
+
+
+def test_a_large_split_is_the_sum_of_its_rows():
+    """It is encoded in pieces, which must fit together."""
+    encoder = TextEncoder(toy_tokenizer())
+    rows = [Example(str(k), "of " * (k % 7 + 1), "what " * (k % 5)) for k in range(2 * AT_ONCE + 3)]
+    whole = encoder.encode(Split(rows))
+    for k in (0, AT_ONCE - 1, AT_ONCE, 2 * AT_ONCE, len(rows) - 1):
+        alone = encoder.encode(Split([rows[k]]))
+        assert whole.row(k).tolist() == alone.row(0).tolist() and whole.starts[k] == alone.starts[0]
+    assert whole.offsets[-1] == len(whole.tokens) == sum(whole.lengths)
