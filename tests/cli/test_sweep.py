@@ -139,13 +139,14 @@ def test_models_can_be_let_go(world, letheon):
     assert not list((world / "swept").rglob("*.safetensors"))
 
 
-def test_a_method_that_diverges_is_a_row_that_says_so(world, letheon):
-    wild = TWO + '[methods.wild]\nname = "grad-ascent"\nsteps = 4\nlearning_rate = 1e3\n'
-    said = letheon("sweep", plan(world, wild, seeds="[0]"), "--json")
-    assert said.code == 0, said.err
+def test_a_method_that_diverges_or_lacks_data_is_a_row_that_says_so(world, letheon):
+    more = '[methods.wild]\nname = "grad-ascent"\nsteps = 4\nlearning_rate = 1e3\n[methods.rocr]\n'
+    said = letheon("sweep", plan(world, TWO + more, seeds="[0]"), "--json")
     cells = {cell["row"]: cell for cell in json.loads(said.out)["cells"]}
-    assert "diverged" in cells["wild"]["failed"] and "values" in cells["npo beta=0.1"]
-    assert "1 of 1 seeds failed" in (world / "swept" / "sweep.html").read_text()
+    assert said.code == 0 and "diverged" in cells["wild"]["failed"] and "values" in cells["npo beta=0.1"]
+    assert "do not say whom they are about" in cells["rocr"]["failed"]
+    assert (world / "swept" / "sweep.html").read_text().count("1 of 1 seeds failed") == 2
+    assert "do not say whom" in letheon("sweep", plan(world, "[methods.rocr]\n", out="none")).err and not (world / "none/table.md").exists()
 
 
 def test_workers_give_the_same_weights_as_one_process(world, letheon):

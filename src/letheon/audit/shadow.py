@@ -75,7 +75,8 @@ class Shadow(Audit):
         outside = [*([] if reference is None else [reference]), *(_read(folder, readings, run) for folder in settings.shadows)]
         outside = _others(readings, outside)
         inside = _others(readings, [_read(folder, readings, run) for folder in settings.knowing])
-        members, others = (self._scores(readings, side, outside, inside) for side in sides)
+        known = (readings, reference)  # they are read in full by other measures
+        members, others = (self._scores(readings, side, outside, inside, known) for side in sides)
         spread = auc_interval(members, others, generator(run, where, other)) if outside else None
         extra = {
             "convention": "scores are higher for members; an AUC of 1 is full exposure",
@@ -89,14 +90,19 @@ class Shadow(Audit):
             "holdout_rows": plain(others),
         }
         note = "" if outside else "it is the only reference model: compared with itself it can only be at 0.5"
-        known = {"n": len(members), "interval": spread, "direction": "reference", "rows": plain(members), "note": note}
-        return [finding(self, NAME, where, auc(members, others), extra=extra, **known)]
+        about = {"n": len(members), "interval": spread, "direction": "reference", "rows": plain(members), "note": note}
+        return [finding(self, NAME, where, auc(members, others), extra=extra, **about)]
 
-    def _scores(self, readings: Readings, side: Split, outside: list[Readings], inside: list[Readings]) -> np.ndarray:
+    def _scores(
+        self, readings: Readings, side: Split, outside: list[Readings], inside: list[Readings], known: tuple[Readings | None, ...]
+    ) -> np.ndarray:
         if not outside:
             return np.zeros(len(side))
-        seen, out, into = (np.stack([confidence(model.answers(side).nll()) for model in models]) if models else None
-                           for models in ([readings], outside, inside))  # fmt: skip
+
+        def sure(model: Readings) -> np.ndarray:
+            return confidence(model.answers(side if model in known else side.bare).nll())
+
+        seen, out, into = (np.stack(list(map(sure, models))) if models else None for models in ([readings], outside, inside))
         return likelihood_ratio(seen[0], out, into, pooled=self.settings.pooled)
 
 

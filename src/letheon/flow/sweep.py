@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from letheon.core.errors import LetheonError, MethodError, RunError
+from letheon.core.errors import DataError, LetheonError, MethodError, RunError
 from letheon.core.settings import Choice
 
 from . import lock, output
@@ -63,7 +63,10 @@ def _all(plan: Sweep, methods: list[Axes], out: Path, progress: bool, each: Each
     plan = _with_models(plan, progress=progress)
     chosen, tuning = _chosen(plan, methods, each, progress=progress)
     jobs = cells(plan, chosen)
-    found = _each(each, _cell, [(cell, plan.models) for cell in jobs], "cells", progress)
+    found = _each(each, _cell, [(cell, plan.models) for cell in jobs], "cells", progress, unfit=(DataError,))
+    if all(isinstance(result, DataError) for result in found):
+        raise found[0]
+    found = [{"failed": str(result)} if isinstance(result, DataError) else result for result in found]  # no data for this method
     rows = [
         {"row": cell.row, "seed": cell.seed, "method": cell.what, "folder": str(cell.folder), **result}
         | ({} if cell.judged is None else {"judged": True})
@@ -149,15 +152,17 @@ def _chosen(plan: Sweep, methods: list[Axes], each: Each, *, progress: bool) -> 
     return {one.label: best.get(one.label, [{}]) for one in methods}, tuning
 
 
-def _each(each: Each, function: Callable[..., Any], jobs: list[tuple[Any, ...]], what: str, progress: bool) -> list[Any]:
-    """`function(*job)` for every job, in order, with a bar; an error that one gives back ends all."""
+def _each(
+    each: Each, function: Callable[..., Any], jobs: list[tuple[Any, ...]], what: str, progress: bool, unfit: tuple[type, ...] = ()
+) -> list[Any]:
+    """`function(*job)` for every job, in order, with a bar; an error that one gives back ends all, unless it is of the kind `unfit`."""
     from rich.console import Console
     from rich.progress import track
 
     found = []
     with contextlib.closing(each(function, jobs)) as results:
         for one in track(results, what, len(jobs), console=Console(stderr=True), disable=not progress):
-            if isinstance(one, LetheonError):
+            if isinstance(one, LetheonError) and not isinstance(one, unfit):
                 raise one
             found.append(one)
     return found
