@@ -22,10 +22,7 @@ workers = {workers}
 [base]
 subject = "hf:path=model"
 data = "files:forget=forget.jsonl,retain=retain.jsonl,holdout=holdout.jsonl"
-[base.audit]
-name = "general"
-max_new_tokens = 4
-gradnorm = false
+audit = {{ name = "general", max_new_tokens = 4, gradnorm = false, attacks = [] }}
 {methods}
 """
 TWO = """
@@ -116,7 +113,7 @@ def test_other_settings_do_not_mix_with_what_is_there(world, letheon):
 def test_models_that_are_there_are_audited_as_they_are_beside_the_others(world, letheon):
     """Many models, no method: a row each, with findings and report and without a model of its own."""
     shutil.copytree(world / "model", world / "theirs")
-    methods = 'attacks = []\n[methods.npo]\nsteps = 2\n[audits]\ntheirs = "hf:path=theirs"\n"also theirs" = { name = "hf", path = "model" }\n'
+    methods = '[methods.npo]\nsteps = 2\n[audits]\ntheirs = "hf:path=theirs"\n"also theirs" = { name = "hf", path = "model" }\n'
     said = letheon("sweep", plan(world, methods, seeds="[0]"), "--json")
     assert said.code == 0, said.err
     found = {cell["row"]: cell for cell in json.loads(said.out)["cells"]}

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 import letheon as lt
-from letheon.core.errors import LetheonError, SettingsError
+from letheon.core.errors import LetheonError, SettingsError, SubjectError
 from letheon.core.run import Run
 from letheon.core.subject import Step, Subject
 from letheon.subjects.hf import HuggingFace, load
@@ -64,7 +66,7 @@ def test_a_saved_subject_comes_back_whole(subject, tmp_path):
 
 
 def test_plain_transformers_reads_it_to_the_bit(subject, tmp_path):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     subject.save(tmp_path / "a")
     assert {path.suffix for path in (tmp_path / "a").iterdir()} == {".json", ".safetensors"}
@@ -83,10 +85,71 @@ def test_bfloat16_stays_bfloat16_and_can_be_widened(subject, tmp_path, caplog):
     kept = load(tmp_path / "a", dtype="auto")
     assert not caplog.text
     wide = load(tmp_path / "a")
-    assert "the files of a are bfloat16; here and in what is made from it weights are float32" in caplog.text
+    assert "rounded to the bfloat16 of the files (`store=float32`: not)" in caplog.text
     assert kept.digest == subject.digest and next(kept.module.parameters()).dtype == torch.bfloat16
     for mine, other in zip(wide.module.parameters(), subject.module.parameters(), strict=True):
         assert mine.dtype == torch.float32 and torch.equal(mine, other.float())
+
+
+@pytest.mark.parametrize("narrow", [torch.bfloat16, torch.float16])
+def test_what_is_made_of_a_narrow_model_is_saved_as_it_was_audited_in_the_size_that_came(subject, tmp_path, narrow):
+    subject.module.to(narrow)
+    subject.save(tmp_path / "before")
+    before = load(tmp_path / "before")
+    after = lt.method("npo", steps=2, learning_rate=1e-2).apply(before, toy_data(), Run(seed=1, device="cpu", dtype="float32"))
+    folder = after.save(tmp_path / "after")
+    file, given = folder / "model.safetensors", tmp_path / "before" / "model.safetensors"
+    assert abs(file.stat().st_size - given.stat().st_size) < 0.01 * given.stat().st_size
+    plain = AutoModelForCausalLM.from_pretrained(folder)
+    assert plain.dtype == narrow and json.loads((folder / "config.json").read_text())["dtype"] == str(narrow).removeprefix("torch.")
+    again = load(folder)
+    assert again.digest == after.digest != before.digest and again.stored == after.stored == before.stored
+    assert torch.equal(logits(after.module), logits(plain.float())) and not torch.equal(logits(after.module), logits(before.module))
+
+
+def test_a_narrow_model_is_saved_wide_where_that_is_wanted(folder, tmp_path):
+    subject = load(folder)
+    subject.module.bfloat16()
+    subject.save(tmp_path / "before")
+    before = load(tmp_path / "before", store="float32")
+    after = lt.method("npo", steps=1, learning_rate=1e-2).apply(before, toy_data(), Run(seed=1, device="cpu", dtype="float32"))
+    after.save(tmp_path / "after")
+    assert after.stored is None and AutoModelForCausalLM.from_pretrained(tmp_path / "after").dtype == torch.float32
+
+
+def test_weights_that_were_stored_wider_stay_so(subject, tmp_path):
+    subject.module.bfloat16()
+    subject.save(tmp_path / "a")
+    name = next(name for name, tensor in subject.module.state_dict().items() if "norm" in name or "ln_f" in name)
+    file = tmp_path / "a" / "model.safetensors"
+    tensors = load_file(file)
+    key = next(key for key in tensors if key.endswith(name.removeprefix("transformer.")))
+    tensors[key] = tensors[key].float() + 1e-4
+    save_file(tensors, file, {"format": "pt"})
+    wide = load(tmp_path / "a")
+    assert name not in wide.stored.names and len(wide.stored.names) == len(wide.module.state_dict()) - 1
+    wide.save(tmp_path / "b")
+    assert load(tmp_path / "b").digest == wide.digest and load_file(tmp_path / "b" / "model.safetensors")[key].dtype == torch.float32
+
+
+def test_an_adapter_merged_into_a_narrow_model_is_rounded_before_anybody_looks(subject, tmp_path):
+    subject.module.bfloat16()
+    subject.save(tmp_path / "base")
+    adapted(load(tmp_path / "base")).save(tmp_path / "adapter")
+    merged = load(tmp_path / "base", adapter=str(tmp_path / "adapter"), merge=True)
+    merged.save(tmp_path / "merged")
+    assert load(tmp_path / "merged").digest == merged.digest != load(tmp_path / "base").digest
+
+
+def test_what_does_not_fit_a_narrow_format_is_refused(subject, tmp_path):
+    subject.module.half()
+    subject.save(tmp_path / "a")
+    before = load(tmp_path / "a")
+    module = before.fork().module
+    with torch.no_grad():
+        next(module.parameters()).view(-1)[3] = 1e5
+    with pytest.raises(SubjectError, match="too large for float16, the number format of the model's files.*store=float32"):
+        before.changed(module, lt.method("npo"), data="", before=before.digest, seed=0, notes={})
 
 
 def test_saving_twice_gives_the_same_weights_file(subject, tmp_path):

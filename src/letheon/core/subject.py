@@ -23,6 +23,7 @@ from .errors import SubjectError
 from .files import whole_folder, write_text
 from .guard import watches, write_guards
 from .quiet import quiet
+from .stored import Stored
 
 if TYPE_CHECKING:
     from .encode import TextEncoder
@@ -67,13 +68,16 @@ class Subject:
         lineage: every method applied so far, oldest first.
         name: how tables call it.
         disposable: the next change may take the module over instead of copying it (the caller has no other use for it).
+        stored: the number format of its files, where it is narrower than that of the weights here.
     """
 
     def __init__(
-        self, module: nn.Module, encoder: TextEncoder, lineage: tuple[Step, ...] = (), name: str = "model", *, disposable: bool = False
-    ):
+        self, module: nn.Module, encoder: TextEncoder, lineage: tuple[Step, ...] = (), name: str = "model", *,
+        disposable: bool = False, stored: Stored | None = None,
+    ):  # fmt: skip
         self._module: nn.Module | None = module.eval()
-        self.encoder, self.lineage, self.name, self.disposable = encoder, tuple(lineage), name, disposable
+        self.encoder, self.lineage, self.name = encoder, tuple(lineage), name
+        self.disposable, self.stored = disposable, stored
         self._digest: tuple[tuple[Any, ...], str] | None = None
 
     @property
@@ -116,11 +120,32 @@ class Subject:
             self._module = None
         else:
             module = copy.deepcopy(module)
-        return Subject(module, self.encoder, self.lineage, self.name)
+        return Subject(module, self.encoder, self.lineage, self.name, stored=self.stored)
 
     def with_step(self, step: Step) -> Subject:
         """The same module with one more step in its lineage."""
-        return Subject(self.module, self.encoder, (*self.lineage, step), self.name, disposable=self.disposable)
+        return Subject(self.module, self.encoder, (*self.lineage, step), self.name, disposable=self.disposable, stored=self.stored)
+
+    def changed(self, module: nn.Module, method: Any, *, data: str, before: str, seed: int, notes: dict[str, Any]) -> Subject:
+        """What a method has made of this subject: its weights as they will be stored, and one more step in the lineage.
+
+        Args:
+            module: made by the method, and rounded here to the number format of the files.
+            method: gives its name and settings.
+            data: digest of the data that it was given.
+            before: digest of this subject.
+
+        Raises:
+            SubjectError: a weight is beyond that format.
+        """
+        from letheon import __version__
+
+        module.requires_grad_(True)
+        stored = self.stored if self.stored is not None and self.stored.fits(module) else None
+        if stored is not None:
+            stored.round_(module)
+        step = Step(method.name(), method.settings.model_dump(mode="json"), seed, data, before, __version__, notes)
+        return Subject(module, self.encoder, (*self.lineage, step), f"{self.name}+{method.name()}", stored=stored)
 
     def to(self, device: torch.device | str) -> Subject:
         """Move the weights and return self."""
@@ -151,7 +176,10 @@ class Subject:
                 save_adapter(self.module, self.encoder.tokenizer, work)
             else:
                 module: Any = self.module
-                module.save_pretrained(work, safe_serialization=True)
+                narrow = {} if self.stored is None else {"state_dict": self.stored.files(module)}
+                module.save_pretrained(work, safe_serialization=True, **narrow)
+                if self.stored is not None:
+                    self.stored.noted(work)
             self.encoder.tokenizer.save_pretrained(work)
             notes = {"format": "letheon.subject/1", "encoder": self.encoder.described(), "lineage": [asdict(step) for step in self.lineage]}
             if watches(self.module):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from torch import Tensor, nn
 
 from letheon.core.adapter import is_adapted
 from letheon.core.errors import SubjectError
 from letheon.core.forward import unwrapped
-from letheon.core.subject import Step, Subject
+from letheon.core.subject import Subject
 from letheon.train.taps import block_names
 
 ATTENTION = ("attn", "attention")  # in the name of a layer of the attention part
@@ -95,12 +94,3 @@ def watched(parts: Mapping[str, nn.Module]) -> Iterator[dict[str, tuple[Tensor, 
 def chosen(tokens: Tensor, where: Tensor) -> Tensor:
     """The tokens (n, d) at the true places of `where` (b, t); some networks (OPT) hand a layer those of all rows in one list."""
     return tokens.reshape(*where.shape, -1)[where]
-
-
-def finished(method: Any, before: str, after: Subject, data: str, seed: int, notes: dict[str, Any]) -> Subject:
-    """The edited subject with one more step in its lineage; `before` and `data` are digests."""
-    from letheon import __version__
-
-    step = Step(method.name(), method.settings.model_dump(mode="json"), seed, data, before, __version__, notes)
-    after.module.requires_grad_(True).eval()
-    return Subject(after.module, after.encoder, (*after.lineage, step), f"{after.name}+{method.name()}")

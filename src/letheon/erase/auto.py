@@ -23,7 +23,7 @@ from letheon.core.method import Change
 from letheon.core.registry import find, load, make
 from letheon.core.run import Run, kept_as_found
 from letheon.core.settings import Choice, Field, Settings
-from letheon.core.subject import Step, Subject
+from letheon.core.subject import Subject
 
 from ._tuning import Score, Yardstick
 
@@ -113,10 +113,7 @@ class Auto(Change):
         if not fine:
             log.warning("no try kept %.0f%% of what stays; the best of them lost more", 100 * (1 - self.settings.utility_loss))
         notes = {"chosen": entry, "within": fine, "tried": table, "seconds": round(time.monotonic() - began, 1)}
-        from letheon import __version__
-
-        step = Step(self.name(), self.settings.model_dump(mode="json"), run.seed, data.digest, before, __version__, notes)
-        return Subject(after.module, subject.encoder, (*subject.lineage, step), f"{subject.name}+{self.name()}")
+        return subject.changed(after.module, self, data=data.digest, before=before, seed=run.seed, notes=notes)
 
     def _turns(self, searches: list[_Search], table: list[dict[str, Any]], began: float):
         """Combinations in turn, while tries and time are left and any has something to try."""

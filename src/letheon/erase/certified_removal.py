@@ -33,7 +33,7 @@ from letheon.core.forward import Batches, logits_are_linear, unwrapped
 from letheon.core.method import Change
 from letheon.core.run import Run, kept_as_found
 from letheon.core.settings import Field, Settings
-from letheon.core.subject import Step, Subject
+from letheon.core.subject import Subject
 from letheon.maths.removal import BudgetSpent, Loss, Removable
 
 log = logging.getLogger("letheon")
@@ -80,10 +80,7 @@ class CertifiedRemoval(Change):
         after = subject.fork()
         _put(after.module, self.settings.scale / width**0.5 * head)
         notes = {**run.described(), "split": split, "tokens": sum(map(len, tokens)), "removed": len(tokens[0]), **notes}
-        from letheon import __version__
-
-        step = Step(self.name(), self.settings.model_dump(mode="json"), run.seed, data.digest, before, __version__, notes)
-        return Subject(after.module, subject.encoder, (*subject.lineage, step), f"{subject.name}+{self.name()}")
+        return subject.changed(after.module, self, data=data.digest, before=before, seed=run.seed, notes=notes)
 
     def head(self, features: Tensor, tokens: Tensor, gone: int, vocabulary: int, run: Run) -> tuple[Tensor, dict[str, Any]]:
         """The head (v, d) in float64 without the first `gone` rows of `features` (n, d), and its certificate.

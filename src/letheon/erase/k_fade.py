@@ -42,7 +42,7 @@ from letheon.core.subject import Subject
 from letheon.maths.curvature import Curvature, trust_step
 
 from ._curved import Drift, curvature, gradient, joined, mean_nll, write
-from ._linears import check_editable, finished, linear_layers
+from ._linears import check_editable, linear_layers
 
 FORMAT = "letheon.update/1"
 PROBE = 0.01  # of the trust region
@@ -95,7 +95,7 @@ class KFade(Change):
         if self.settings.store is not None:
             write_update(self.settings.store, edit.total, before)
         notes = {**run.described(), "seconds": round(time.monotonic() - began, 1), **notes}
-        return finished(self, before, after, data.digest, run.seed, notes)
+        return subject.changed(after.module, self, data=data.digest, before=before, seed=run.seed, notes=notes)
 
 
 class _Rows:
@@ -167,16 +167,16 @@ class _Edit:
             raise MethodError(f"The forget answers of `{name}` are at {forget:.3g} nats per token, `k-fade` stops at {target:.3g}", hint)
         began, taken = forget, 0
         for step in range(1, settings.steps + 1):
-            if step > 1:
-                grads, _ = gradient(self.module, self.layers, self.rows.forget)
-                curved = self.measure() if settings.refresh else curved
+            if step > 1 and settings.refresh:
+                curved = self.measure()
             direction = {key: curved[key].preconditioned(grads[key], settings.damping) for key in grads}
             factor = factor or self.probe(direction, grads, curved)
             found = self.step(direction, grads, curved, factor)
             if found is None:
                 break
             scale, self.kl, predicted = found
-            forget, taken = mean_nll(self.module, self.rows.forget), step
+            grads, forget = gradient(self.module, self.layers, self.rows.forget)
+            taken = step
             if forget > target:
                 scale, forget = self.cut(direction, scale, target)
                 self.kl = self.drift.now()

@@ -34,7 +34,7 @@ from letheon.maths.fidelity import fidelity
 from letheon.train.taps import block_names
 
 from ._activations import Tokens, adapters, drawn, sweep
-from ._linears import check_editable, down_projections, finished, linear_layers, matrix
+from ._linears import check_editable, down_projections, linear_layers, matrix
 
 
 class ModHiFiUSettings(Settings):
@@ -93,7 +93,7 @@ class ModHiFiU(Change):
             weight.masked_fill_(gone, 0.0)
             share = float(scores[0][gone].sum() / scores[0].sum().clamp(min=torch.finfo(torch.float64).tiny))
             notes["layers"][name] = {"weights": weight.numel(), "deleted": int(gone.sum()), "fidelity": share}
-        return finished(self, given, after, data.digest, run.seed, notes)
+        return subject.changed(after.module, self, data=data.digest, before=given, seed=run.seed, notes=notes)
 
     def _layers(self, subject: Subject, adapted: bool) -> dict[str, nn.Module]:
         """The layers that are edited, by name."""

@@ -37,7 +37,7 @@ from letheon.maths.concepts import compared
 
 from ._concepts import Place, concept_words, drowned, noise, vector_scores
 from ._curved import mean_nll
-from ._linears import check_editable, down_projections, finished, matrix
+from ._linears import check_editable, down_projections, matrix
 
 
 class NeedleSettings(Settings):
@@ -80,7 +80,7 @@ class Needle(Change):
             chosen = search.checked(search.candidates(), self._batches(after, data, run))
             found = [search.ablate(*place) for place in chosen]
         notes = {**run.described(), "seconds": round(time.monotonic() - began, 1), "words": int(words.sum()), "vectors": found}
-        return finished(self, before, after, data.digest, run.seed, notes)
+        return subject.changed(after.module, self, data=data.digest, before=before, seed=run.seed, notes=notes)
 
     def _batches(self, subject: Subject, data: Data, run: Run) -> dict[str, list[Batch]]:
         """Some rows of both splits for the causal check."""

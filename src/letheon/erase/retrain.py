@@ -17,7 +17,7 @@ from letheon.core.method import Change
 from letheon.core.registry import make
 from letheon.core.run import Run
 from letheon.core.settings import Choice, Field, Settings
-from letheon.core.subject import Step, Subject
+from letheon.core.subject import Subject
 
 from ._start import fresh, loaded
 
@@ -60,7 +60,4 @@ class Retrain(Change):
         began = start.digest
         after = self._inner(split).apply(start, rest, run)
         notes = {"started": began, "split": split, "learned": rest.digest, "inner": after.lineage[-1].settings, **after.lineage[-1].notes}
-        from letheon import __version__
-
-        step = Step(self.name(), self.settings.model_dump(mode="json"), run.seed, data.digest, subject.digest, __version__, notes)
-        return Subject(after.module, subject.encoder, (*subject.lineage, step), f"{subject.name}+{self.name()}")
+        return subject.changed(after.module, self, data=data.digest, before=subject.digest, seed=run.seed, notes=notes)

@@ -40,7 +40,7 @@ from letheon.core.settings import Field, Settings
 from letheon.core.subject import Subject
 from letheon.train.taps import block_at, block_names, taps
 
-from ._linears import check_editable, chosen, down_projections, finished, matrix, watched
+from ._linears import check_editable, chosen, down_projections, matrix, watched
 from ._names import find_name, names_of
 
 STEMS = (
@@ -112,7 +112,7 @@ class ROCR(Change):
             }
         notes = {**run.described(), "seconds": round(time.monotonic() - began, 1), "subjects": list(names), "layers": list(edit.layers)}
         notes |= {"free": [int(basis.shape[1]) for basis in edit.bases.values()], "gap_left": gaps}
-        return finished(self, before, after, data.digest, run.seed, notes)
+        return subject.changed(after.module, self, data=data.digest, before=before, seed=run.seed, notes=notes)
 
     def _places(self, name: str, forget: Split, encoder: TextEncoder) -> list[list[str]]:
         """Texts with slots for a name, by what its tokens are and whether a prompt or an answer names it: each kind has its own keys."""

@@ -37,7 +37,7 @@ from letheon.core.registry import make
 from letheon.core.run import Run
 from letheon.core.settings import Choice, Field, Settings
 from letheon.core.shards import Shards, Slices, State, state_of
-from letheon.core.subject import Step, Subject
+from letheon.core.subject import Subject
 from letheon.train.checkpoint import fingerprint
 
 from ._start import fresh, loaded
@@ -151,10 +151,7 @@ class Sisa(Change):
             "recomputed": sum(shard.trained for shard in done) / max(1, whole),
             "seconds": round(time.monotonic() - began, 1),
         }
-        from letheon import __version__
-
-        step = Step(self.name(), self.settings.model_dump(mode="json"), run.seed, data.digest, subject.digest, __version__, notes)
-        return Subject(after.eval(), subject.encoder, (*subject.lineage, step), f"{subject.name}+{self.name()}")
+        return subject.changed(after.eval(), self, data=data.digest, before=subject.digest, seed=run.seed, notes=notes)
 
     def _split(self, data: Data) -> str:
         """The name of the rows to know."""

@@ -34,7 +34,7 @@ from letheon.core.settings import Field, Settings
 from letheon.core.subject import Subject
 
 from ._activations import Tokens, adapters, drawn, sweep
-from ._linears import check_editable, finished, linear_layers, matrix
+from ._linears import check_editable, linear_layers, matrix
 
 log = logging.getLogger("letheon")
 ROUNDING = 1e-6  # a gap below this share of the layer's mean is none
@@ -120,7 +120,7 @@ class UCan(Change):
         notes |= {"risk": sum(risks) / len(risks), "noise": sum(chances) / len(chances)}
         if notes["risk"] <= 1.5 * notes["noise"]:
             log.warning("Forget rows excite the units of `%s` no more than chance does: `u-can` turned down units at random", subject.name)
-        return finished(self, given, after, data.digest, run.seed, notes)
+        return subject.changed(after.module, self, data=data.digest, before=given, seed=run.seed, notes=notes)
 
     def _means(self, subject: Subject, split: Split, units: Mapping[str, _Unit]) -> dict[str, _Mean]:
         """Mean activations of all units on one split."""

@@ -44,7 +44,7 @@ from letheon.core.forward import unwrapped
 from letheon.core.guard import Guard, guard
 from letheon.core.run import Run
 from letheon.core.settings import Field, Settings
-from letheon.core.subject import Step, Subject
+from letheon.core.subject import Subject
 
 from ._classifier import Classifier, Fit, fitted
 from ._corrupt import Kind, Where, corrupted, noise_of
@@ -154,10 +154,7 @@ class Eco(Guard):
             watch.spoil = self._with(spoil, math.exp(found.x))
             tried = [[math.exp(x), value] for x, value in found.tried]
             notes |= {"strength": watch.spoil.strength, "target": target, "target_from": source, "distance": found.value, "tried": tried}
-        from letheon import __version__
-
-        step = Step(self.name(), self.settings.model_dump(mode="json"), run.seed, data.digest, given, __version__, notes)
-        return Subject(after.module, subject.encoder, (*subject.lineage, step), f"{subject.name}+{self.name()}")
+        return subject.changed(after.module, self, data=data.digest, before=given, seed=run.seed, notes=notes)
 
     @staticmethod
     def _with(spoil: Spoil, strength: float) -> Spoil:

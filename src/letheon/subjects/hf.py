@@ -18,6 +18,7 @@ from letheon.core.guard import Watch, guard, read_guards
 from letheon.core.method import Loader
 from letheon.core.quiet import quiet
 from letheon.core.settings import Field, Settings
+from letheon.core.stored import Stored
 from letheon.core.subject import Subject
 
 from ._fit import check_causal, check_vocabulary, context_of, first_line, guards_of, notes_of
@@ -39,6 +40,7 @@ class HuggingFaceSettings(Settings):
     dtype: Literal["float32", "bfloat16", "auto"] = Field(
         "float32", description="number format of the weights; small training steps vanish in bfloat16; auto keeps that of the files"
     )
+    store: Literal["auto", "float32"] = Field("auto", description="number format of what is made of it and saved; auto: that of its files")
     adapter: str | None = Field(None, description="folder of an adapter (peft) to put on the model")
     merge: bool = Field(False, description="add the adapter into the weights")
     allow_pickle: bool = Field(False, description="load pickled weights, which can run any code when loaded")
@@ -78,14 +80,14 @@ class HuggingFace(Loader):
         tokenizer = self._tokenizer(words, configs[0])
         modules = [self._module(part, config) for part, config in zip(parts, configs, strict=True)]
         module = modules[0] if parts == [folder] else joined(modules, folder)
-        stored = configs[0].get("dtype") or configs[0].get("torch_dtype")
-        if settings.dtype == "float32" and stored in ("bfloat16", "float16"):
-            log.info("the files of %s are %s; here and in what is made from it weights are float32 (`dtype=auto` keeps them)", name, stored)
+        stored = self._stored(module, configs[0]) if parts == [folder] else None
         # An adapter that is saved later must find this base again, from any folder.
         module.config._name_or_path = module.name_or_path = str(folder) if _is_folder(base_name) else base_name
         check_vocabulary(tokenizer, module, words)
         if adapter is not None:
             module = self._adapted(module, adapter)
+            if settings.merge and stored is not None:
+                stored.round_(module)
         elif settings.merge:
             raise SettingsError(f"`merge` of `hf` is set, but {settings.path} is not an adapter", "Name one in `adapter`")
         noted, lineage = notes_of(adapter or folder)
@@ -97,9 +99,19 @@ class HuggingFace(Loader):
         )
         for watch in self._guards(folder, adapter, encoder):
             guard(module, watch)
-        subject = Subject(module, encoder, lineage, name)
+        subject = Subject(module, encoder, lineage, name, stored=stored)
         subject.check_finite()
         return subject
+
+    def _stored(self, module: Any, config: dict[str, Any]) -> Stored | None:
+        """The format that what is made of the model is saved in, where that is narrower than float32."""
+        import torch
+
+        name = config.get("dtype") or config.get("torch_dtype")
+        if self.settings.dtype != "float32" or self.settings.store != "auto" or name not in ("bfloat16", "float16"):
+            return None
+        log.info("weights are float32 here; what is made of them is rounded to the %s of the files (`store=float32`: not)", name)
+        return Stored.of(module, getattr(torch, name))
 
     @staticmethod
     def _guards(folder: Path, adapter: Path | None, encoder: TextEncoder) -> list[Watch]:

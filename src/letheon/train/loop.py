@@ -23,7 +23,7 @@ from letheon.core.data import Data
 from letheon.core.errors import MethodError, RunError
 from letheon.core.registry import make
 from letheon.core.run import Run, kept_as_found
-from letheon.core.subject import Step, Subject
+from letheon.core.subject import Subject
 
 from . import checkpoint, sharding
 from .feed import Feed, Rows
@@ -270,12 +270,8 @@ def train(objective: Objective, subject: Subject, data: Data, run: Run) -> Subje
     if sharded is not None:
         after = Subject(sharded.module(), after.encoder, after.lineage, after.name)
     after = space.close(after, run)
-    after.module.requires_grad_(True).eval()
     notes = {**run.described(), "steps": trainer.step, "seconds": round(time.monotonic() - began, 1), **notes}
-    from letheon import __version__
-
-    step = Step(objective.name(), objective.settings.model_dump(mode="json"), run.seed, digest, before, __version__, notes)
-    return Subject(after.module, subject.encoder, (*subject.lineage, step), f"{subject.name}+{objective.name()}")
+    return subject.changed(after.module, objective, data=digest, before=before, seed=run.seed, notes=notes)
 
 
 def _steps(trainer: Trainer) -> Iterator[dict[str, float]]:
