@@ -107,6 +107,26 @@ def test_what_is_made_of_a_narrow_model_is_saved_as_it_was_audited_in_the_size_t
     assert torch.equal(logits(after.module), logits(plain.float())) and not torch.equal(logits(after.module), logits(before.module))
 
 
+@pytest.mark.parametrize("disposable", [False, True])
+def test_steps_too_small_for_the_format_are_counted_and_warned_of(folder, tmp_path, caplog, disposable):
+    subject = load(folder)
+    subject.module.bfloat16()
+    subject.save(tmp_path / "before")
+    start = load(tmp_path / "before").module.state_dict()
+    for rate, few in ((1e-6, False), (3e-2, True)):
+        wide, narrow = (load(tmp_path / "before", store=store) for store in ("float32", "auto"))
+        wide.disposable = narrow.disposable = disposable
+        caplog.clear()
+        moved, after = (
+            lt.method("npo", steps=1, learning_rate=rate).apply(one, toy_data(), Run(seed=1, device="cpu", dtype="float32")) for one in (wide, narrow)
+        )
+        away = {name: tensor != start[name] for name, tensor in moved.module.state_dict().items()}
+        back = sum(int((away[name] & (tensor == start[name])).sum()) for name, tensor in after.module.state_dict().items())
+        share = back / sum(int(mask.sum()) for mask in away.values())
+        assert after.lineage[-1].notes["rounded"] == {"to": "bfloat16", "taken_back": round(share, 4)}
+        assert (share < 0.5) == few and ("of the changed weights back" in caplog.text) == (not few)
+
+
 def test_a_narrow_model_is_saved_wide_where_that_is_wanted(folder, tmp_path):
     subject = load(folder)
     subject.module.bfloat16()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from . import processes
 from .adapter import is_adapted, save_adapter
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .encode import TextEncoder
 
 log = logging.getLogger("letheon")
+LOST = 0.5  # share of the changed weights that rounding may take back without a word
 NOTES = "letheon.json"  # template and lineage, beside the weights; other tools ignore it
 
 
@@ -79,6 +80,7 @@ class Subject:
         self.encoder, self.lineage, self.name = encoder, tuple(lineage), name
         self.disposable, self.stored = disposable, stored
         self._digest: tuple[tuple[Any, ...], str] | None = None
+        self._was: dict[str, Tensor] | None = None  # what the files held, once a change has taken the module over
 
     @property
     def module(self) -> nn.Module:
@@ -117,6 +119,7 @@ class Subject:
         """A subject that may be changed: a copy, or the module itself where this subject is disposable."""
         module = self.module
         if self.disposable:
+            self._was = None if self.stored is None else self.stored.files(module)
             self._module = None
         else:
             module = copy.deepcopy(module)
@@ -143,7 +146,11 @@ class Subject:
         module.requires_grad_(True)
         stored = self.stored if self.stored is not None and self.stored.fits(module) else None
         if stored is not None:
-            stored.round_(module)
+            share = stored.round_(module, stored.files(self.module) if self._was is None else self._was)
+            notes = notes if share is None else {**notes, "rounded": {"to": str(stored), "taken_back": round(share, 4)}}
+            if share is not None and share > LOST:
+                hint = "larger steps, or `store=float32` for the subject, keep them"
+                log.warning("rounding to the %s of the files took %.0f%% of the changed weights back: %s", stored, 100 * share, hint)
         step = Step(method.name(), method.settings.model_dump(mode="json"), seed, data, before, __version__, notes)
         return Subject(module, self.encoder, (*self.lineage, step), f"{self.name}+{method.name()}", stored=stored)
 
