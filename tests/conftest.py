@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import shutil
 import tempfile
@@ -25,3 +26,20 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("real data is not beside the repository: see tests/SKIPS.md")
     return SHARED
+
+
+@pytest.fixture
+def no_file_beyond():
+    """A block in which the system refuses to let any file grow beyond so many bytes, as a full disk would: `with no_file_beyond(40_000):`."""
+    resource = pytest.importorskip("resource", reason="file size limits are POSIX")
+
+    @contextlib.contextmanager
+    def limited(size: int):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited

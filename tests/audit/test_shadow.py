@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import norm
@@ -109,6 +111,25 @@ def test_shadows_are_read_from_folders(folders):
 def test_a_shadow_given_twice_counts_once(folders):
     twice = one(read("knows"), shadows=[folders["out"][0], folders["out"][0]])
     assert twice.rows == one(read("knows"), shadows=folders["out"][:1]).rows
+
+
+def test_shadows_read_answers_alone_and_models_that_others_measure_are_read_once(folders, monkeypatch):
+    """Paraphrases and wrong answers are read of the models that other measures ask, in the same pass, and of no other model."""
+    from letheon.core import crew
+
+    data = Data({name: Split([replace(row, wrong=("no", "nothing")) for row in DATA[name]], name) for name in ("forget", "holdout")})
+    knows, never, seen, read_rows = read("knows"), read("never"), [], crew.read
+    known = (Readings(knows.subject, run()), Readings(never.subject, run()))
+
+    def watched(model, split, *rest, **more):
+        seen.append((model.digest in (knows.digest, never.digest), split))
+        return read_rows(model, split, *rest, **more)
+
+    monkeypatch.setattr(crew, "read", watched)
+    one(known[0], data, known[1], shadows=folders["out"][:2], knowing=folders["in"][:1])
+    asked = {inside: [split for mine, split in seen if mine == inside] for inside in (True, False)}
+    assert len(asked[True]) == 4 and all(row.wrong for split in asked[True] for row in split)
+    assert len(asked[False]) == 6 and not any(row.wrong for split in asked[False] for row in split)
 
 
 def test_what_is_missing_is_said():

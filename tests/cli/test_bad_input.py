@@ -228,6 +228,14 @@ def test_no_space_left(world, letheon, monkeypatch, where):
     assert digests(world) == before
 
 
+def test_a_disk_that_refuses_a_checkpoint(world, letheon, no_file_beyond):
+    before = digests(world)
+    with no_file_beyond(40_000):
+        said = letheon(*PLAIN, "--set", "checkpoint_every=1")
+    assert said.code == 2 and "cannot be written: File too large" in one_sentence(said.err) and "step-00000" in said.err
+    assert digests(world) == before
+
+
 def test_resume_with_other_settings(world, letheon, monkeypatch):
     from .test_commands import interrupt_after
 

@@ -131,9 +131,12 @@ def test_models_that_are_there_are_audited_as_they_are_beside_the_others(world, 
     assert "is a cell of another sweep" in letheon("sweep", other, "-q").err
 
 
-def test_models_can_be_let_go(world, letheon):
-    assert letheon("sweep", plan(world, seeds="[0]"), "--set", "models=false", "-q").code == 0
-    assert not list((world / "swept").rglob("*.safetensors"))
+def test_models_can_be_let_go_and_cost_stands_beside_the_retrain_that_was_given(known, letheon):
+    assert letheon("sweep", plan(known, seeds="[0]"), "--set", "models=false", "--set", "base.retrained=hf:path=model", "-q").code == 0
+    assert not list((known / "swept").rglob("*.safetensors"))
+    told = json.loads((known / "model" / "letheon.json").read_text())["lineage"][0]["notes"]["processor_seconds"]
+    assert json.loads((known / "swept" / "results.json").read_text())["retrain_processor_seconds"] == told > 0
+    assert "cost, retrain = 1" in (known / "swept" / "table.md").read_text()
 
 
 def test_a_method_that_diverges_or_lacks_data_is_a_row_that_says_so(world, letheon):

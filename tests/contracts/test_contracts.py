@@ -157,6 +157,7 @@ BREAKERS = [
     (Remembers, _changes.resumed_equals_uninterrupted, "differs"),
     (DoesNothing, _changes.changes_weights, "weights of the input"),
     (ForgetsLineage, _changes.adds_one_step_to_the_lineage, "0 steps"),
+    (ForgetsLineage, _changes.keeps_the_number_format_of_the_files, "subject.changed"),
     (OnlyLlama, _changes.works_on_another_architecture, "AttributeError"),
     (AcceptsAnything, _changes.refuses_data_without_splits, "raises nothing"),
     (AcceptsAnything, _changes.refuses_damaged_weights, "accepted"),

@@ -117,17 +117,12 @@ def test_a_full_disk_leaves_the_old_model(tmp_path, monkeypatch, where):
     assert listing(tmp_path) == before and [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_disk_that_really_refuses(tmp_path):
-    """No file may grow beyond 40 kB: safetensors meets the limit in its own code, and the fault is still one sentence."""
-    resource = pytest.importorskip("resource", reason="file size limits are POSIX")
+def test_a_disk_that_really_refuses(tmp_path, no_file_beyond):
+    """Safetensors meets the limit in its own code, and the fault is still one sentence."""
     toy_subject().save(tmp_path / "out")
-    before, (soft, hard) = listing(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))
-    try:
-        with pytest.raises(RunError, match="out cannot be written: File too large"):
-            toy_subject(1).save(tmp_path / "out", replace=True)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    before = listing(tmp_path)
+    with no_file_beyond(40_000), pytest.raises(RunError, match="out cannot be written: File too large"):
+        toy_subject(1).save(tmp_path / "out", replace=True)
     assert listing(tmp_path) == before
 
 

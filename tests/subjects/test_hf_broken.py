@@ -95,6 +95,8 @@ BROKEN = {
         lambda f: edit(f / "config.json", model_type="mine", auto_map={"AutoModelForCausalLM": "modeling_mine.Mine"}),
         r"brings its own Python code \(modeling_mine\.py\), which runs .*--trust-remote-code",
     ),
+    "unknown format": (lambda f: edit(f / "config.json", dtype="bfloat17"), r"number format 'bfloat17', which.*Did you mean `bfloat16`\?"),
+    "format of no tensor": (lambda f: edit(f / "config.json", dtype="nn"), "number format 'nn', which torch does not know.*float32"),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer"),
     "broken tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer in .* cannot be read"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), r"has no weights \(model\.safetensors\)"),
@@ -187,6 +189,8 @@ def test_a_wrong_path_names_the_nearest(folder, tmp_path, monkeypatch):
         load(folder / "config.json")
     with pytest.raises(SubjectError, match=r"There is no folder .*There is no folder .* either"):
         load(tmp_path / "no" / "such")
+    with pytest.raises(SubjectError, match=rf"Give the folder itself: {folder}"):
+        load(f"hf:path={folder},dtype=auto")
     with pytest.raises(SettingsError, match="`path` of `hf`"):
         load("")
 

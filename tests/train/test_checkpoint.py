@@ -76,6 +76,14 @@ def test_a_crash_while_writing_leaves_the_old_one(tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000001"]
 
 
+def test_a_disk_that_really_refuses_leaves_the_old_one(tmp_path, no_file_beyond):
+    named, optimizer = work()
+    checkpoint.save(tmp_path, 1, "m", named, optimizer, {})
+    with no_file_beyond(200), pytest.raises(RunError, match="step-000002 cannot be written: File too large"):
+        checkpoint.save(tmp_path, 2, "m", named, optimizer, {})
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000001"]
+
+
 def test_a_folder_appears_only_when_it_is_whole(tmp_path, monkeypatch):
     named, optimizer = work()
     seen = []

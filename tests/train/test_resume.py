@@ -46,7 +46,9 @@ def test_an_interrupted_run_tells_how_to_go_on_and_does(tmp_path):
         stopped(InterruptedAt, tmp_path)
     assert "--resume" in caught.value.hint and "step-000003" in caught.value.hint
     after = Ascent(steps=5, learning_rate=1e-3).apply(toy_subject(), toy_data(), run(out=tmp_path, resume=True))
-    assert after.digest == whole().digest
+    at_once = whole()
+    assert after.digest == at_once.digest
+    assert at_once.lineage[-1].notes["processor_seconds"] > 0 and "processor_seconds" not in after.lineage[-1].notes  # of all steps, or none
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 4, 5]  # the line of step 3 was never written
 

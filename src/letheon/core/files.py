@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,10 +16,25 @@ from .errors import RunError
 
 
 @contextlib.contextmanager
+def _as_the_system_said() -> Iterator[None]:
+    """A disk fault inside safetensors as the OSError that it is."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
+
+
+@contextlib.contextmanager
 def disk_faults(path: str | Path) -> Iterator[None]:
     """Turn disk faults while writing `path` into a RunError of one sentence."""
     try:
-        yield
+        with _as_the_system_said():
+            yield
     except OSError as error:
         if error.errno == errno.ENOSPC:
             hint = "Nothing was half-written; free space and run again"

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import json
 import logging
-import os
-import re
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,20 +27,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("letheon")
 LOST = 0.5  # share of the changed weights that rounding may take back without a word
 NOTES = "letheon.json"  # template and lineage, beside the weights; other tools ignore it
-
-
-@contextlib.contextmanager
-def _safetensors_faults() -> Iterator[None]:
-    """A disk fault inside safetensors as the OSError that it is."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except SafetensorError as error:
-        code = re.search(r"os error (\d+)", str(error))
-        if code is None:
-            raise
-        raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
 
 
 @dataclass(frozen=True)
@@ -178,7 +160,7 @@ class Subject:
         folder = Path(folder)
         if not processes.first():
             return folder
-        with whole_folder(folder, replace=replace) as work, quiet(), _safetensors_faults():
+        with whole_folder(folder, replace=replace) as work, quiet():
             if is_adapted(self.module):
                 save_adapter(self.module, self.encoder.tokenizer, work)
             else:

@@ -90,7 +90,7 @@ class Auto(Change):
         """
         subject.check_finite()
         with kept_as_found(subject.module):  # every try starts from it, so none may take it over
-            return self._best(Subject(subject.module, subject.encoder, subject.lineage, subject.name), data, run)
+            return self._best(Subject(subject.module, subject.encoder, subject.lineage, subject.name, stored=subject.stored), data, run)
 
     def _best(self, subject: Subject, data: Data, run: Run) -> Subject:
         before, yardstick = subject.digest, Yardstick(subject, data, run)

@@ -73,6 +73,7 @@ def _all(plan: Sweep, methods: list[Axes], out: Path, progress: bool, each: Each
         for cell, result in zip(jobs, found, strict=True)
     ]
     results = {"out": str(out), "seeds": list(plan.seeds), "columns": list(plan.columns), "tuning": tuning, "cells": rows}
+    results["retrain_processor_seconds"] = _spent_on_retraining(plan)
     results["anchors"] = next((row.pop("anchors") for row in rows if "anchors" in row), {})
     for row in rows:
         row.pop("anchors", None)
@@ -136,6 +137,17 @@ def _with_models(plan: Sweep, *, progress: bool) -> Sweep:
             stages.make_subject(choice, stages.load_data(known.data), run).save(folder)
         base[part] = {"name": "hf", "path": str(folder)}
     return plan.model_copy(update={"base": base})
+
+
+def _spent_on_retraining(plan: Sweep) -> float | None:
+    """Processor seconds of the training that made the retrained model, where its folder says so."""
+    from letheon.subjects._fit import notes_of
+
+    choice = recipe(plan, {"name": "none"}, 0, Path(plan.out)).retrained
+    folder = Path(str(choice.settings.get("path"))) if choice is not None else None
+    steps = notes_of(folder)[1] if folder is not None and folder.is_dir() else ()
+    spent = [step.notes.get("processor_seconds") for step in steps]
+    return sum(spent) if spent and all(isinstance(each, int | float) for each in spent) else None
 
 
 def _chosen(plan: Sweep, methods: list[Axes], each: Each, *, progress: bool) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:

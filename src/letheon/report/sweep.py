@@ -131,6 +131,8 @@ def compared(results: Mapping[str, Any]) -> Compared:
     known = {key for cell in cells for key, value in cell.get("values", {}).items() if finite(value) is not None}
     columns = [key for key in results.get("columns") or USUAL if key in known]
     retrain = _seconds(rows.get("retrain", ()))
+    told = finite(results.get("retrain_processor_seconds"))
+    retrain = Spread((told,)) if not retrain.values and told is not None else retrain
     judged = {cell["row"] for cell in cells if cell.get("judged")}  # models that were audited as they are: no cost is known
     spreads = {row: {key: _spread(found, key) for key in columns} for row, found in rows.items()}
     points = {row: _point(found, anchors.get("retrained", {})) for row, found in rows.items()}

@@ -39,7 +39,9 @@ def local_folder(path: str, revision: str | None, pickle: bool, code: bool) -> P
 
 def _near(folder: Path) -> str:
     """A hint with the folder of the most similar name."""
-    parent = folder.parent
+    parent, spec = folder.parent, str(folder).partition("path=")[2]
+    if spec:
+        return f"Give the folder itself: {spec.split(',')[0]}"
     if not parent.is_dir():
         return f"There is no folder {parent} either"
     near = nearest(folder.name, [path.name for path in parent.iterdir() if path.is_dir()])
@@ -72,6 +74,7 @@ def check_folder(folder: Path, *, pickle: bool, code: bool) -> dict[str, Any]:
     config = read_json(folder / "config.json")
     if not code:
         _check_code(folder, config)
+    _check_format(folder, config)
     _check_weights(folder, pickle)
     return config
 
@@ -97,6 +100,17 @@ def _check_code(folder: Path, config: dict[str, Any]) -> None:
         near = nearest(str(kind), list(CONFIG_MAPPING)) if kind else None
         hint = f"Did you mean `{near}`?" if near else "A newer transformers may know it"
         raise SubjectError(f"{folder}/config.json names the model type {kind!r}, which transformers does not know", hint)
+
+
+def _check_format(folder: Path, config: dict[str, Any]) -> None:
+    """Refuse a number format that torch does not have: the libraries would find that out while they read something else."""
+    import torch
+
+    name = config.get("dtype", config.get("torch_dtype"))
+    if isinstance(name, str) and not isinstance(getattr(torch, name.removeprefix("torch."), None), torch.dtype) and name != "auto":
+        near = nearest(name, ["float32", "bfloat16", "float16"])
+        hint = f"Did you mean `{near}`?" if near else "Formats are called float32, bfloat16, float16"
+        raise SubjectError(f"{folder}/config.json names the number format {name!r}, which torch does not know", hint)
 
 
 def _check_weights(folder: Path, pickle: bool) -> None:

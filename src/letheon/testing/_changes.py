@@ -12,6 +12,7 @@ from letheon.core.errors import DataError, LetheonError, SubjectError
 from letheon.core.guard import unguard
 from letheon.core.quiet import quiet
 from letheon.core.run import Run
+from letheon.core.stored import Stored
 from letheon.core.subject import Subject
 from letheon.train.loop import Trainer, feed_for, start
 
@@ -99,6 +100,19 @@ def need_same_when_loaded(case: Case, subject: Subject) -> None:
     need(torch.equal(mine, other), f"logits differ by up to {(mine - other).abs().max():.3g} after saving and loading")
 
 
+def keeps_the_number_format_of_the_files(case: Case) -> None:
+    """Of a model whose files are bfloat16 comes one that bfloat16 holds, unless its weights have other names (adapters, several as one)."""
+    subject = toy_subject()
+    subject.stored = Stored(torch.bfloat16, frozenset(name for name, _ in subject.module.named_parameters()))
+    subject.stored.round_(subject.module)
+    after = case.make().apply(subject, case.data, quiet_run())
+    if not subject.stored.fits(after.module):
+        return
+    need(after.stored == subject.stored, "the result does not know the format: end the change with `subject.changed`")
+    need(after.stored.names <= Stored.of(after.module, torch.bfloat16).names, "the result has weights that the format does not hold")
+    need_same_when_loaded(case, after)
+
+
 def refuses_data_without_splits(case: Case) -> None:
     """Data without any split raises DataError."""
     _need_data_error(case, Data({}, name="nothing"), "data without splits")
@@ -144,6 +158,7 @@ CHANGE = (
     changes_weights,
     repeats_to_the_bit,
     saved_and_loaded_says_the_same,
+    keeps_the_number_format_of_the_files,
     refuses_data_without_splits,
     refuses_damaged_weights,
     works_on_another_architecture,

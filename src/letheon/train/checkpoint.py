@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from letheon.core import processes
 from letheon.core.errors import RunError
-from letheon.core.files import whole_folder, write_text
+from letheon.core.files import disk_faults, whole_folder, write_text
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -116,7 +116,7 @@ def _save_parts(folder: Path, tensors: Mapping[str, Tensor], about: dict[str, An
         with processes.agreed() as agreed:
             agreed.value = str(made.enter_context(whole_folder(folder, replace=True))) if processes.first() else ""
         work, number = Path(agreed.all[0]), f"{processes.rank() + 1:05d}-of-{processes.size():05d}"
-        with processes.agreed():
+        with processes.agreed(), disk_faults(folder):
             if not work.is_dir():
                 hint = "Put `--out` on a file system that all of them share, or start without FSDP"
                 raise RunError(f"Process {processes.rank()} does not see {work.parent}, where each writes its part", hint)

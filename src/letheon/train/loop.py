@@ -249,7 +249,7 @@ def train(objective: Objective, subject: Subject, data: Data, run: Run) -> Subje
     before, digest = subject.digest, data.digest
     settings = objective.settings.model_dump()
     described = {"method": objective.name(), "settings": settings, "seed": run.seed, "data": digest, "before": before}
-    began = time.monotonic()
+    began, cost = time.monotonic(), time.process_time()
     same_work(described)
     start(objective, subject, feed, run)
     space = objective.space
@@ -260,6 +260,7 @@ def train(objective: Objective, subject: Subject, data: Data, run: Run) -> Subje
     with kept_as_found(after.module), fast_attention(after.module):
         trainer = Trainer(objective, after, feed, run, mark, sharded)
         trainer.resume()
+        whole = trainer.step == 0 and trainer.world == 1  # this process's clock sees all of the work
         for values in _steps(trainer):
             run.record(step=trainer.step, **values)
         notes = {**objective.finish(after), **space.finish()}
@@ -270,7 +271,9 @@ def train(objective: Objective, subject: Subject, data: Data, run: Run) -> Subje
     if sharded is not None:
         after = Subject(sharded.module(), after.encoder, after.lineage, after.name)
     after = space.close(after, run)
-    notes = {**run.described(), "steps": trainer.step, "seconds": round(time.monotonic() - began, 1), **notes}
+    spent = {"seconds": round(time.monotonic() - began, 1)}
+    spent |= {"processor_seconds": round(time.process_time() - cost, 1)} if whole else {}
+    notes = {**run.described(), "steps": trainer.step, **spent, **notes}
     return subject.changed(after.module, objective, data=digest, before=before, seed=run.seed, notes=notes)
 
 
