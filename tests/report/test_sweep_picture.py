@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
+from letheon.report.plots import Mark, tradeoff
 from letheon.report.sweep import compared
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
@@ -37,3 +38,27 @@ def test_cost_is_a_share_of_the_retrain_rows_else_of_the_retrain_that_was_given(
     assert shown() == ("processor seconds", "2.5") == shown(retrain_processor_seconds=None)
     assert shown(retrain_processor_seconds=50.0) == ("cost, retrain = 1", "0.05")
     assert shown(row) == ("cost, retrain = 1", "0.25") == shown(row, retrain_processor_seconds=50.0)
+
+
+def test_crowded_points_can_be_told_apart():
+    """No two names share ink, and what does not stand beside its point is led to it by a line."""
+    places = [(0.5 + 0.02 * (k % 5), 0.5 + 0.02 * (k // 5)) for k in range(25)]
+    marks = [Mark(f"m{k}", "other", x, y=y) for k, (x, y) in enumerate(places)]
+    marks.append(Mark("alone", "after", 0.1, y=0.3))
+    drawn = ElementTree.fromstring(str(tradeoff(marks, x_name="x", y_name="y", x_more=1, y_more=1, unit=(True, True))))
+    names = [part for part in drawn if part.get("class") == "name"]
+    shift = {"start": 0.0, "middle": 0.5, "end": 1.0}
+    left = [float(each.get("x")) - shift[each.get("text-anchor")] * 8 * len(each.text) for each in names]
+    base = [float(each.get("y")) for each in names]
+    assert [each.text for each in names] == [mark.label for mark in marks]
+    for i in range(len(names)):
+        for k in range(i):
+            apart = abs(base[i] - base[k]) >= 16 or left[i] + 8 * len(names[i].text) <= left[k] or left[k] + 8 * len(names[k].text) <= left[i]
+            assert apart, (names[i].text, names[k].text)
+    points = [(float(part.get("x")) + 4.8, float(part.get("y")) + 4.8) for part in drawn if part.get("class") == "mark other"]
+    leads = [part for part in drawn if part.get("class") == "lead"]
+    assert 10 < len(leads) < 26
+    for lead in leads:
+        x1, y1, x2, y2 = (float(lead.get(key)) for key in ("x1", "y1", "x2", "y2"))
+        assert min((x1 - x) ** 2 + (y1 - y) ** 2 for x, y in points) < 1  # "alone" needs none
+        assert any(a - 1 <= x2 <= a + 8 * len(n.text) + 1 and b - 13 <= y2 <= b + 5 for a, b, n in zip(left, base, names, strict=True))

@@ -185,39 +185,48 @@ def tradeoff(
             parts.append(line(x_axis.at(mark.x_low), y, x_axis.at(mark.x_high), y, f"bar {role}"))
         if mark.y_low is not None and mark.y_high is not None:
             parts.append(line(x, y_axis.at(mark.y_low), x, y_axis.at(mark.y_high), f"bar {role}"))
-    parts += [shape(mark.role, x, y, 6.0) for mark, (x, y) in zip(marks, spots, strict=True)]
     boxes = [(x - 8, y - 8, x + 8, y + 8) for x, y in spots]
     for mark, (_, y) in zip(marks, spots, strict=True):
         if mark.x_low is not None and mark.x_high is not None:
             ends = sorted((x_axis.at(mark.x_low), x_axis.at(mark.x_high)))
             boxes.append((ends[0], y - 2, ends[1], y + 2))
     parts += _names([mark.label for mark in marks], spots, boxes, (left, top, width - right, height - bottom))
+    parts += [shape(mark.role, x, y, 6.0) for mark, (x, y) in zip(marks, spots, strict=True)]
     return svg(width, height, parts, f"{y_name} against {x_name}, one point for each model; the values are in the table", "tradeoff")
 
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
+RINGS = (11.0, 26.0, 42.0, 58.0, 76.0)  # distances of a label from its point, in pixels
+AROUND = ((1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))  # where: right or left, above or below
+ANCHORS = {1: "start", 0: "middle", -1: "end"}
 
 
 def _names(labels: Sequence[str], spots: Sequence[tuple[float, float]], boxes: Sequence[Box], frame: Box) -> list[Markup]:
-    """Labels beside their points, each at the first of twelve places where it covers none of `boxes`, no label and no edge."""
+    """Labels around their points, each at the nearest place where it covers none of `boxes`, no label and no edge.
+
+    A line leads to a label that stands farther away than beside its point.
+    """
     taken = list(boxes)
-    parts = []
+    leads, names = [], []
     for label, (x, y) in zip(labels, spots, strict=True):
         text = label if len(label) <= 28 else f"{label[:27]}…"
-        wide = 7.2 * len(text)
-        near = [(dx, dy, anchor) for dy in (-10, 20) for dx, anchor in ((11, "start"), (-11, "end"))]
-        far = [(dx, dy, anchor) for dy in (-26, 36, -42, 52) for dx, anchor in ((11, "start"), (-11, "end"))]
+        wide = 8.0 * len(text)
         places = []
-        for dx, dy, anchor in near + far:
-            begin = x + dx - (wide if anchor == "end" else 0)
-            box = (begin, y + dy - 12, begin + wide, y + dy + 4)
-            inside = box[0] >= frame[0] and box[2] <= frame[2] and box[1] >= frame[1] - 8 and box[3] <= frame[3]
-            hits = sum(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken)
-            places.append((hits + (0 if inside else 10), len(places), box, (x + dx, y + dy, anchor)))
-        _, _, box, (at_x, at_y, anchor) = min(places)
+        for away in RINGS:
+            for side, above in AROUND:
+                at = x + side * away
+                base = y + 4 if not above else y - away + 1 if above > 0 else y + away + 9
+                begin = at - (1 - side) / 2 * wide
+                box = (begin, base - 12, begin + wide, base + 4)
+                inside = box[0] >= frame[0] and box[2] <= frame[2] and box[1] >= frame[1] - 8 and box[3] <= frame[3]
+                hits = sum(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken)
+                places.append((hits + (0 if inside else 10), len(places), box, (at, base, ANCHORS[side]), away))
+        _, _, box, (at, base, anchor), away = min(places)
         taken.append(box)
-        parts.append(tag("text", text, x=at_x, y=at_y, text_anchor=anchor, class_="name"))
-    return parts
+        if away > RINGS[0]:
+            leads.append(line(x, y, min(max(x, box[0]), box[2]), min(max(y, box[1] + 2), box[3] - 2), "lead"))
+        names.append(tag("text", text, x=at, y=base, text_anchor=anchor, class_="name"))
+    return [*leads, *names]
 
 
 def histogram(values: Sequence[float], *, role: str, low: float, high: float, top: int, bins: int, title: str) -> Markup:
