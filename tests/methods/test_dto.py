@@ -34,8 +34,8 @@ def test_a_model_that_reads_nothing_has_no_scores(stranger, fact_data, run):
     with torch.no_grad():
         blind.module.get_input_embeddings().weight.zero_()
     feed = trainer(DTO(**WHOLE, draws=1), stranger, fact_data, run).feed
-    assert leaning(blind, feed, 0, 5, 3, run.rng("test"), run).tolist() == [0.0] * 5
-    assert float(leaning(stranger, feed, 0, 5, 3, run.rng("test"), run).abs().min()) > 0
+    assert leaning(blind, feed, 0, 5, 3, run.rng("test")).tolist() == [0.0] * 5
+    assert float(leaning(stranger, feed, 0, 5, 3, run.rng("test")).abs().min()) > 0
 
 
 def test_scores_find_planted_keys_and_only_the_end_is_looked_at(knower, fact_data, run, monkeypatch):
@@ -45,17 +45,38 @@ def test_scores_find_planted_keys_and_only_the_end_is_looked_at(knower, fact_dat
     keys = torch.zeros(length)
     keys[start : start + 5] = torch.tensor([0.06, 8.9, 0.1, 5.0, 0.02])
 
-    class Planted(Batches):
-        def nll(self, module, name):
-            batch = self[name]
-            assert batch.starts.tolist() == [start + 5] * len(batch) and batch.lengths.tolist() == [length] * len(batch)
-            changed = batch.ids != own
-            assert int(changed.sum(-1).max()) <= 1
-            return Scores(1.5 + (changed * keys).sum(-1), torch.arange(len(batch)), len(batch))
+    def planted(subject, encoded, owner, **_):
+        assert subject is knower and len(set(owner)) == 1
+        rows = torch.stack([torch.from_numpy(encoded.row(k).astype("int64")) for k in range(len(encoded))])
+        assert set(encoded.starts.tolist()) == {start + 5} and rows.shape == (21, length)
+        changed = rows != own
+        assert int(changed.sum(-1).max()) <= 1
+        return (1.5 + (changed * keys).sum(-1)).double().numpy()
 
-    monkeypatch.setattr(dto, "Batches", Planted)
-    found = leaning(knower, ready.feed, 3, 5, 4, run.rng("test"), run)
+    monkeypatch.setattr(dto, "sums_of_ends", planted)
+    found = leaning(knower, ready.feed, 3, 5, 4, run.rng("test"))
     torch.testing.assert_close(found, keys[start : start + 5], rtol=0, atol=1e-6)
+
+
+def test_scores_are_those_of_whole_rows_read_one_by_one(stranger, fact_data, run):
+    feed = trainer(DTO(**WHOLE, draws=1), stranger, fact_data, run).feed
+    encoded, generator = feed.encoded["forget"], run.rng("test")
+    own, start = torch.from_numpy(encoded.row(2).astype("int64")), int(encoded.starts[2])
+    plain = [k for k in range(len(stranger.encoder.tokenizer)) if k not in stranger.encoder.tokenizer.all_special_ids]
+
+    def end(ids):
+        logits = stranger.module(ids[None]).logits[0].detach().double().log_softmax(-1)
+        return -sum(float(logits[at - 1, ids[at]]) for at in range(start + 5, len(ids)))
+
+    wanted = []
+    for at in range(start, start + 5):
+        others, total = [k for k in plain if k != int(own[at])], 0.0
+        for k in torch.randint(len(others), (3,), generator=generator):
+            changed = own.clone()
+            changed[at] = others[int(k)]
+            total += end(changed) / 3
+        wanted.append(total - end(own))
+    assert leaning(stranger, feed, 2, 5, 3, run.rng("test")).tolist() == pytest.approx(wanted, abs=2e-5)
 
 
 def test_targets_are_the_top_share_and_the_same_for_every_seed(knower, fact_data):

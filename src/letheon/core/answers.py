@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import weakref
 from collections.abc import Iterator, Sequence
@@ -123,8 +124,7 @@ def measure(
     moments = PARTS if moments is True else moments or ()
     columns: list[list[np.ndarray]] = []
     counts, owners, kinds = [np.zeros(1, dtype=np.int64)], [], []
-    quick = fast_products(subject.module)
-    with torch.no_grad(), kept_as_found(subject.module), torch.autocast(subject.device.type, enabled=False), quick:
+    with _read_only(subject):
         for first in range(0, len(split), WINDOW):
             window = range(first, min(first + WINDOW, len(split)))
             texts = [(i, part, text) for i in window for part, text in _texts(split[i]) if PARTS[part] in parts]
@@ -146,6 +146,27 @@ def measure(
     given: list[Any] = [*joined[:4], *(joined[4:] if moments else (None, None)), offsets, owner, len(split)]
     found = Answers(*given)
     return found, np.concatenate(kinds) if kinds else np.zeros(0, dtype=np.int8)
+
+
+def sums_of_ends(subject: Subject, encoded: Encoded, owner: np.ndarray, *, tokens_per_batch: int) -> np.ndarray:
+    """Negative log-likelihood of the scored tokens of each row of tokens, (k,), float64 nats; what rows begin alike with is computed once.
+
+    Args:
+        encoded: k rows.
+        owner: (k,) ascending; rows of one owner are nearly the same.
+    """
+    with _read_only(subject):
+        log_probability = _facts(subject, encoded, owner, None, tokens_per_batch)[0]
+    offsets = np.concatenate([[0], np.cumsum(encoded.scored)[:-1]])
+    sums: np.ndarray = -np.add.reduceat(log_probability.astype(np.float64), offsets)
+    return sums
+
+
+@contextlib.contextmanager
+def _read_only(subject: Subject) -> Iterator[None]:
+    device = subject.device.type
+    with torch.no_grad(), kept_as_found(subject.module), torch.autocast(device, enabled=False), fast_products(subject.module):
+        yield
 
 
 def _texts(example: Example) -> Iterator[tuple[int, str]]:

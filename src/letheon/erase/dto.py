@@ -25,7 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from letheon.core.batching import Batch
+from letheon.core.answers import sums_of_ends
+from letheon.core.encode import Encoded
 from letheon.core.forward import Batches
 from letheon.core.run import Run
 from letheon.core.settings import Choice
@@ -64,7 +65,7 @@ class DTO(Objective):
             scored = int(encoded.scored[row])
             before = math.floor((1 - settings.suffix) * scored)
             if before:
-                delta = leaning(subject, feed, int(row), before, settings.draws, generator, run)
+                delta = leaning(subject, feed, int(row), before, settings.draws, generator)
                 chosen = delta.argsort(descending=True, stable=True)[: math.ceil(settings.targets * before)]
             else:
                 chosen = torch.arange(scored if settings.targets else 0)
@@ -90,28 +91,22 @@ class DTO(Objective):
         }
 
 
-@torch.no_grad()
-def leaning(subject: Subject, feed: Feed, row: int, before: int, draws: int, generator: torch.Generator, run: Run) -> Tensor:
+def leaning(subject: Subject, feed: Feed, row: int, before: int, draws: int, generator: torch.Generator) -> Tensor:
     """How much the end of a forget answer leans on each of its first `before` scored tokens, (before,) in nats.
 
     The mean rise of the summed nll of the tokens after them when one is replaced by a token drawn evenly from all other plain tokens.
     """
     encoded = feed.encoded["forget"]
-    own = torch.from_numpy(encoded.row(row).astype(np.int64))
+    own = encoded.row(row).astype(np.int64)
     first = max(int(encoded.starts[row]), 1)
     special = set(subject.encoder.tokenizer.all_special_ids)
     allowed = torch.tensor([token for token in range(len(subject.encoder.tokenizer)) if token not in special])
     variants = [own]
     for at in range(first, first + before):
-        fitting = allowed[allowed != own[at]]
+        fitting = allowed[allowed != int(own[at])]
         for k in torch.randint(len(fitting), (draws,), generator=generator):
-            variants.append(own.clone())
+            variants.append(own.copy())
             variants[-1][at] = fitting[k]
-    found = []
-    for ids in torch.stack(variants).to(feed.device).split(max(1, 2 * feed.budget // len(own))):
-        same = torch.ones(len(ids), dtype=torch.long, device=feed.device)
-        batch = Batch(ids, same * (first + before), same * len(own), same * row)
-        with run.autocast():
-            found.append(Batches({"forget": batch}).nll(subject.module, "forget").per_row().float())
-    nll = torch.cat(found).cpu()
+    rows = Encoded.from_rows(variants, [first + before] * len(variants))
+    nll = torch.from_numpy(sums_of_ends(subject, rows, np.zeros(len(variants)), tokens_per_batch=2 * feed.budget)).float()
     return nll[1:].view(before, draws).mean(-1) - nll[0]
