@@ -26,6 +26,9 @@ def test_the_picture_stands_alone():
     used = {part.split(")")[0] for part in style.split("var(")[1:]}
     assert used and all(f"{name}:" in style for name in used)  # every colour is there
     assert made.svg == compared({"seeds": [0], "cells": cells, "anchors": anchors}).svg
+    assert "nothing beats kept & <near> on both sides" in made.opening
+    renamed = [{**cell, "row": cell["row"].replace("kept &", "npo, melu")} for cell in cells]
+    assert 'nothing beats "npo, melu <near>" on both sides' in compared({"seeds": [0], "cells": renamed, "anchors": anchors}).opening
 
 
 def test_cost_is_a_share_of_the_retrain_rows_else_of_the_retrain_that_was_given():

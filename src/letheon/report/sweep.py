@@ -71,7 +71,7 @@ class Compared:
     @property
     def opening(self) -> str:
         """One sentence on the whole."""
-        best = [line.label for line in self.lines if line.front]
+        best = [f'"{line.label}"' if "," in line.label else line.label for line in self.lines if line.front]
         rows = f"{sum(bool(line.note != 'anchor') for line in self.lines)} rows, {self.seeds} seed{'s' if self.seeds != 1 else ''} each"
         tuned = f", tuned with {self.trials} trials a method on rows that stay" if self.trials else ""
         return f"{rows}{tuned}; nothing beats {', '.join(best)} on both sides." if best else f"{rows}{tuned}."
