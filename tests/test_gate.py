@@ -1,4 +1,4 @@
-"""The gate of `make bench`: which ratios it looks at, when one is worse than kept, and what it says of a missing or broken file."""
+"""The gate of `make bench`: its ratios, when one is worse than kept, a missing or broken file. And the joined tables of sweeps."""
 
 from __future__ import annotations
 
@@ -106,3 +106,20 @@ def _nested(flat: dict[str, float]) -> dict[str, dict]:
         name, rest = path.split("/", 1)
         found.setdefault(name, {})[rest] = value
     return found
+
+
+def test_tables_of_several_sweeps_are_joined_in_the_order_of_the_worst(tmp_path):
+    head = "| | forget probability | model utility | forget relearned probability | processor seconds |\n|---|---|---|---|---|\n"
+    anchors = "| original | 0.9 | 0.6 | 0.9 |  |\n| retrained | 0.1 | 0.5 | 0.1 |  |\n"
+    first = "| 1 a, b * | 0.1 [0.0, 0.2] | 0.5 [0.4, 0.6] | 0.5 | 3 |\n| 2 c | 0.9 | 0.6 | 0.9 | 3 |\n| 3 alone | 0.1 | 0.5 | 0.05 | 3 |\n"
+    page = tmp_path / "page.md"
+    second = "| 1 c | 0.3 | 0.25 | 0.1 | 3 |\n| 2 a, b | 0.0 | 0.5 | 0.3 | 3 |\n"
+    page.write_text(f"# x\n\n| other | table |\n|---|---|\n| 1 | 2 |\n\n{head}{anchors}{first}\ntext\n\n{head}{anchors}{second}")
+    said = subprocess.run([sys.executable, BENCHMARKS / "across.py", page], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said[2:] == [
+        "| a, b | 0.93 | 1.00, 1.00, 0.50 | 0.88, 1.00, 0.25 |",  # 1 - 0.1 / 0.8, and 2 x 0.875 / 1.875
+        "| c | 0.00 | 0.00, 1.00, 1.00 | 0.75, 0.50, 0.00 |",
+        "| alone | 1.00 | 1.00, 1.00, 0.00 |  |",
+    ]
+    empty = subprocess.run([sys.executable, BENCHMARKS / "across.py", BENCHMARKS / "across.py"], capture_output=True, text=True)
+    assert empty.returncode == 1 and empty.stderr.startswith("error: no table")
