@@ -14,7 +14,7 @@ import torch
 
 from letheon.core import answers, trees
 from letheon.core.answers import measure
-from letheon.core.attention import path_attention
+from letheon.core.attention import NAME, fast_attention, path_attention
 from letheon.core.batching import by_length
 from letheon.core.encode import Encoded, TextEncoder
 from letheon.core.subject import Subject
@@ -125,6 +125,17 @@ def test_rows_are_cut_by_their_padded_or_their_whole_length():
     assert list(by_length(lengths, 13, padded=False)) == [[2], [0, 4, 1, 3]]
     assert list(by_length(lengths, 1, padded=False)) == [[2], [0], [4], [1], [3]]
     assert list(by_length(lengths, 100, most=2, padded=False)) == [[2, 0], [4, 1], [3]]
+
+
+def test_answers_are_read_along_paths_in_the_middle_of_training_too(monkeypatch):
+    subject, split, seen, real = toy_subject(), toy_data()["forget"], [], answers._layout
+    usual = measure(subject, split, moments=False, tokens_per_batch=512)[0]
+    monkeypatch.setattr(answers, "_layout", lambda *given: seen.append(real(*given)) or seen[-1])
+    with fast_attention(subject.module):
+        found = measure(subject, split, moments=False, tokens_per_batch=512)[0]
+        assert seen == ["paths"] and subject.module.config._attn_implementation == NAME
+    assert subject.module.config._attn_implementation == "sdpa"
+    np.testing.assert_allclose(found.log_probability, usual.log_probability, rtol=0, atol=1e-5)
 
 
 def test_a_model_with_a_hook_keeps_one_prompt_a_row():

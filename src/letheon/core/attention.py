@@ -121,12 +121,12 @@ def path_attention(
 
 
 def takes_paths(module: nn.Module) -> bool:
-    """Whether `tree_attention` can stand in for attention: on the CPU, with transformers' fused kernel, and with no hook.
+    """Whether `tree_attention` can stand in for attention: on the CPU, with transformers' fused kernel or our products, and with no hook.
 
     Rows of many prompts come as one; a hook (a guard's, for one) may look for a prompt in each row.
     """
     config = getattr(unwrapped(module), "config", None)
-    if next(module.parameters()).device.type != "cpu" or getattr(config, "_attn_implementation", None) != "sdpa":
+    if next(module.parameters()).device.type != "cpu" or getattr(config, "_attn_implementation", None) not in ("sdpa", NAME):
         return False
     return not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
 
@@ -137,9 +137,10 @@ def tree_attention(module: nn.Module, groups: Sequence[Paths]) -> Iterator[None]
     from transformers import AttentionInterface
 
     config = unwrapped(module).config
+    usual = config._attn_implementation
     AttentionInterface.register(PATHS, partial(path_attention, groups=groups))  # a name without a mask of its own gets none
     config._attn_implementation = PATHS
     try:
         yield
     finally:
-        config._attn_implementation = "sdpa"
+        config._attn_implementation = usual
