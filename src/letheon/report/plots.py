@@ -204,7 +204,7 @@ ANCHORS = {1: "start", 0: "middle", -1: "end"}
 def _names(labels: Sequence[str], spots: Sequence[tuple[float, float]], boxes: Sequence[Box], frame: Box) -> list[Markup]:
     """Labels around their points, each at the nearest place where it covers none of `boxes`, no label and no edge.
 
-    A line leads to a label that stands farther away than beside its point.
+    A line leads to a label that stands farther away than beside its point, past other points where that can be.
     """
     taken = list(boxes)
     leads, names = [], []
@@ -219,14 +219,24 @@ def _names(labels: Sequence[str], spots: Sequence[tuple[float, float]], boxes: S
                 begin = at - (1 - side) / 2 * wide
                 box = (begin, base - 12, begin + wide, base + 4)
                 inside = box[0] >= frame[0] and box[2] <= frame[2] and box[1] >= frame[1] - 8 and box[3] <= frame[3]
-                hits = sum(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken)
-                places.append((hits + (0 if inside else 10), len(places), box, (at, base, ANCHORS[side]), away))
-        _, _, box, (at, base, anchor), away = min(places)
+                hits = sum(5 * (box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3]) for b in taken)
+                end = min(max(x, box[0]), box[2]), min(max(y, box[1] + 2), box[3] - 2)
+                hits += sum(_near((x, y), end, spot) for spot in spots if spot != (x, y)) if away > RINGS[0] else 0
+                places.append((hits + (0 if inside else 50), len(places), box, (at, base, ANCHORS[side]), end, away))
+        _, _, box, (at, base, anchor), end, away = min(places)
         taken.append(box)
         if away > RINGS[0]:
-            leads.append(line(x, y, min(max(x, box[0]), box[2]), min(max(y, box[1] + 2), box[3] - 2), "lead"))
+            leads.append(line(x, y, *end, "lead"))
         names.append(tag("text", text, x=at, y=base, text_anchor=anchor, class_="name"))
     return [*leads, *names]
+
+
+def _near(begin: tuple[float, float], end: tuple[float, float], spot: tuple[float, float]) -> bool:
+    """Whether a straight line passes within 8 pixels of a point."""
+    (x, y), (dx, dy) = begin, (end[0] - begin[0], end[1] - begin[1])
+    along = ((spot[0] - x) * dx + (spot[1] - y) * dy) / (dx * dx + dy * dy or 1.0)
+    along = min(max(along, 0.0), 1.0)
+    return math.hypot(x + along * dx - spot[0], y + along * dy - spot[1]) < 8
 
 
 def histogram(values: Sequence[float], *, role: str, low: float, high: float, top: int, bins: int, title: str) -> Markup:
