@@ -19,7 +19,7 @@ def quiet(seed: int = 0) -> Run:
 def test_the_end_of_memorised_answers_leans_on_what_comes_before_on_average(knower, fact_data):
     ready = trainer(DTO(**WHOLE, draws=1), knower, fact_data, quiet())
     generator = quiet().rng("test")
-    scores = torch.stack([leaning(knower, ready.feed, row, 5, 8, generator, quiet()) for row in range(24)])
+    scores = torch.stack([leaning(knower, ready.feed, row, 5, 8, generator) for row in range(24)])
     assert float(scores.mean()) > 0.05 and float((scores > -0.05).float().mean()) > 0.9
 
 
