@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import hypot
 from xml.etree import ElementTree
 
 from letheon.report.plots import Mark, tradeoff
@@ -65,3 +66,14 @@ def test_crowded_points_can_be_told_apart():
         x1, y1, x2, y2 = (float(lead.get(key)) for key in ("x1", "y1", "x2", "y2"))
         assert min((x1 - x) ** 2 + (y1 - y) ** 2 for x, y in points) < 1  # "alone" needs none
         assert any(a - 1 <= x2 <= a + 8 * len(n.text) + 1 and b - 13 <= y2 <= b + 5 for a, b, n in zip(left, base, names, strict=True))
+
+
+def test_a_line_to_a_name_goes_past_other_points():
+    places = [(0.56, 0.62), (0.54, 0.65), (0.46, 0.62), (0.56, 0.64), (0.51, 0.56)]
+    marks = [Mark(f"a name {k}", "other", x, y=y) for k, (x, y) in enumerate(places)]
+    drawn = ElementTree.fromstring(str(tradeoff(marks, x_name="x", y_name="y", x_more=1, y_more=1, unit=(True, True))))
+    points = [(float(part.get("x")) + 4.8, float(part.get("y")) + 4.8) for part in drawn if part.get("class") == "mark other"]
+    (lead,) = [[float(part.get(key)) for key in ("x1", "y1", "x2", "y2")] for part in drawn if part.get("class") == "lead"]
+    along = [(lead[0] + k / 50 * (lead[2] - lead[0]), lead[1] + k / 50 * (lead[3] - lead[1])) for k in range(51)]
+    near = sorted(min(hypot(x - a, y - b) for a, b in along) for x, y in points)
+    assert near[0] < 1 and near[1] >= 7.5  # its own point, and no other

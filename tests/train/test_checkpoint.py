@@ -84,6 +84,16 @@ def test_a_disk_that_really_refuses_leaves_the_old_one(tmp_path, no_file_beyond)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000001"]
 
 
+def test_a_part_that_another_process_cannot_write_is_one_sentence_too(tmp_path, monkeypatch, no_file_beyond):
+    """The first process makes the folder; here it is this one's own, as that of a process that is not the first."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoint.processes, "first", lambda: False)
+    monkeypatch.setattr(checkpoint, "is_cut", lambda tensor: True)
+    monkeypatch.setattr(checkpoint, "here", lambda tensor: tensor)
+    with no_file_beyond(200), pytest.raises(RunError, match="step-000002 cannot be written: File too large"):
+        checkpoint.save(tmp_path, 2, "m", *work(), {})
+
+
 def test_a_folder_appears_only_when_it_is_whole(tmp_path, monkeypatch):
     named, optimizer = work()
     seen = []
