@@ -54,7 +54,10 @@ def main() -> None:
     """Print the joined table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path)
-    found = [table for file in parser.parse_args().files for table in tables(file.read_text(encoding="utf-8"))]
+    files = parser.parse_args().files
+    if absent := [file for file in files if not file.is_file()]:
+        sys.exit(f"error: there is no file {absent[0]}. Give the `table.md` that `letheon sweep` writes")
+    found = [table for file in files for table in tables(file.read_text(encoding="utf-8"))]
     if not found:
         sys.exit("error: no table of a sweep in these files. Give the `table.md` that `letheon sweep` writes")
     names = list(dict.fromkeys(name for table in found for name in table if name not in ("original", "retrained", "retrain")))
