@@ -63,11 +63,11 @@ def main() -> None:
     names = list(dict.fromkeys(name for table in found for name in table if name not in ("original", "retrained", "retrain")))
     rows = [(name, [judged(table, name) if name in table else None for table in found]) for name in names]
     rows.sort(key=lambda row: (None in row[1], -min(one[0] for one in row[1] if one)))
-    print(f"| | worst score |{''.join(f' {k + 1}: gone, kept, back |' for k in range(len(found)))}")
-    print(f"|---|---|{'---|' * len(found)}")
+    lines = [f"| | worst score |{''.join(f' {k + 1}: gone, kept, back |' for k in range(len(found)))}", f"|---|---|{'---|' * len(found)}"]
     for name, scores in rows:
         cells = ["" if one is None else ", ".join(f"{x:.2f}" for x in one[1:]) for one in scores]
-        print(f"| {name} | {min(one[0] for one in scores if one):.2f} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {min(one[0] for one in scores if one):.2f} | {' | '.join(cells)} |")
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -123,3 +123,5 @@ def test_tables_of_several_sweeps_are_joined_in_the_order_of_the_worst(tmp_path)
     ]
     empty = subprocess.run([sys.executable, BENCHMARKS / "across.py", BENCHMARKS / "across.py"], capture_output=True, text=True)
     assert empty.returncode == 1 and empty.stderr.startswith("error: no table")
+    absent = subprocess.run([sys.executable, BENCHMARKS / "across.py", page, tmp_path / "none.md"], capture_output=True, text=True)
+    assert (absent.returncode, absent.stdout) == (1, "") and absent.stderr.startswith(f"error: there is no file {tmp_path / 'none.md'}.")
