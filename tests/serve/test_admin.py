@@ -154,6 +154,29 @@ def test_a_model_that_is_not_the_one_written_down_is_never_served(served, desk, 
         assert asked(client)["system_fingerprint"] == f"fp_{subject.digest[:16]}"
 
 
+def test_a_load_that_fails_in_any_way_is_told_once_and_tried_again(served, desk, subject, caplog):
+    newer, tries = toy_subject(9), []
+
+    def load(folder):
+        if "0001" not in str(folder):
+            return subject
+        tries.append(folder)
+        if len(tries) < 4:
+            raise RuntimeError(f"no room in memory for {NAME}")
+        return newer
+
+    with TestClient(served(load).app, base_url="http://127.0.0.1") as client:
+        grown(desk, newer, 0)
+        until = time.monotonic() + 10
+        while len(tries) < 4 and time.monotonic() < until:
+            time.sleep(0.02)
+        while client.app.state.offered._number != 1 and time.monotonic() < until:
+            time.sleep(0.02)
+        assert asked(client)["system_fingerprint"] == f"fp_{newer.digest[:16]}"
+    told = [line.getMessage() for line in caplog.records if "not taken over" in line.getMessage()]
+    assert len(told) == 1 and "RuntimeError in load, line" in told[0] and NAME not in caplog.text
+
+
 def test_pages_of_the_desk_open_on_loopback_or_with_the_token(served, monkeypatch):
     from letheon import pages
 
@@ -167,6 +190,10 @@ def test_pages_of_the_desk_open_on_loopback_or_with_the_token(served, monkeypatc
     assert [one.status_code for one in found] == [401, 200, 200, 200, 200]
     assert found[0].headers["www-authenticate"].startswith("Basic") and found[4].text == "<h1>open</h1>"
     assert [b"desk" in one.content for one in found[1:4]] == [True] * 3
+    for name in ("forwarded", "via", "x-real-ip", "x-forwarded-for", "X-Forwarded-Proto"):
+        assert local.get("/", headers={name: "203.0.113.9"}).text == "<h1>open</h1>"
+    behind = [served(token=None, api_keys=(SecretStr(TOKEN),)), served(token=None, allowed_hosts=("privacy.example.org",))]
+    assert [one.get("/").text for one in behind] == ["<h1>open</h1>"] * 2
     policy = local.get("/").headers["content-security-policy"]
     assert "script-src 'self' 'sha256-" in policy and "unsafe-inline" not in policy.partition("script-src")[2].partition(";")[0]
     style, missing = local.get("/a/style.css"), local.get("/b.html")

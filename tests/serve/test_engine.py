@@ -207,6 +207,35 @@ def test_a_full_queue_and_an_ending_engine_refuse(subject, questions, monkeypatc
         asyncio.run(crowd(engine))
 
 
+def test_answers_that_nobody_reads_any_more_take_no_place_in_the_queue(subject, questions, monkeypatch):
+    prompt = prompts_of(subject, questions[:1])[0]
+    reached, go, chosen = threading.Event(), threading.Event(), engines.chosen
+
+    def held(*args):
+        reached.set()
+        go.wait(10)
+        return chosen(*args)
+
+    monkeypatch.setattr(engines, "chosen", held)
+
+    async def crowd(engine):
+        first = asyncio.create_task(said(engine, Ask(prompt, 2)))
+        assert await asyncio.to_thread(reached.wait, 10)
+        gone = asyncio.create_task(said(engine, Ask(prompt, 2)))
+        await asyncio.sleep(0)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        second = asyncio.create_task(said(engine, Ask(prompt, 2)))
+        await asyncio.sleep(0)
+        go.set()
+        return await first, await second
+
+    with running(subject, ServeSettings(batch=1, queue=1)) as engine:
+        first, second = asyncio.run(crowd(engine))
+    assert first == second
+
+
 def test_time_cuts_an_answer_and_a_failure_reaches_only_its_own(subject, questions, monkeypatch):
     prompt = prompts_of(subject, questions[:1])[0]
     with running(subject, ServeSettings(request_seconds=2)) as engine:

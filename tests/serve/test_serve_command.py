@@ -53,6 +53,8 @@ def test_what_cannot_be_served_is_one_sentence(letheon, tmp_path):
             ("--new-token",): "needs `--token-file`",
             (tmp_path / "no",): "There is no folder",
             ("--desk", tmp_path / "no"): "There is no desk",
+            ("--desk", tmp_path / "no", "--name", "mine"): "`--name` is about MODEL, and none was given",
+            ("--desk", tmp_path / "no", "--trust-remote-code"): "`--trust-remote-code` is about MODEL",
             (tmp_path, "--token-file", tmp_path / "no"): "cannot be read",
             (tmp_path, "--token-file", tmp_path / "short"): "no fit secret",
             (tmp_path, "--api-key-file", tmp_path / "spaced"): "no fit secret",

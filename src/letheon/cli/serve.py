@@ -51,6 +51,9 @@ def serve(
         return
     if model is None and desk is None:
         raise SettingsError("No model was given", "Give a MODEL, or `--desk DIR`")
+    about = {"--name": name, "--template": template, "--allow-pickle": allow_pickle, "--trust-remote-code": trust_remote_code}
+    if model is None and (unused := next((flag for flag, value in about.items() if value), None)):
+        raise SettingsError(f"`{unused}` is about MODEL, and none was given", "The desk's model is loaded and called as the desk has it")
     import logging
 
     from letheon.core.settings import parse_settings

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from fastapi import Request
@@ -26,6 +26,7 @@ from .settings import ServeSettings
 log = logging.getLogger("letheon.serve")
 TOKEN = "LETHEON_TOKEN"  # the environment's name for the token
 SHORTEST = 16  # characters
+_PROXY = ("forwarded", "via", "x-real-ip")  # headers, and all that begin with x-forwarded-
 
 
 def new_secret(path: Path) -> Path:
@@ -109,9 +110,16 @@ def need_token(settings: ServeSettings) -> Callable[[Request], None]:
     return check  # type: ignore[return-value]
 
 
-def may_read_desk(settings: ServeSettings, header: str | None) -> bool:
-    """Whether a visitor may see pages that show the ledger: with the token where there is one, else only on a loopback address."""
-    return settings.loopback if settings.token is None else opens(header, [settings.token], basic=True)
+def may_read_desk(settings: ServeSettings, headers: Mapping[str, str]) -> bool:
+    """Whether a visitor may see pages that show the ledger: with the token where there is one, else only from this computer.
+
+    A reverse proxy comes from this computer too, whoever stands behind it. So without a token nobody may where something speaks of one: keys,
+    another name for the server, or headers that proxies add (a proxy that adds none cannot be told).
+    """
+    if settings.token is not None:
+        return opens(headers.get("authorization"), [settings.token], basic=True)
+    passed_on = any(name in _PROXY or name.startswith("x-forwarded-") for name in headers)
+    return settings.loopback and not (settings.allowed_hosts or settings.api_keys or passed_on)
 
 
 def _closed(what: str) -> ServeError:

@@ -121,6 +121,7 @@ class Engine:
         with self._wake:
             if self._closing:
                 raise Busy("The server is ending")
+            self._waiting = deque(row for row in self._waiting if not row.answers.gone)
             if self._waiting and len(self._waiting) + len(rows) > self.limits.queue:
                 raise Busy(f"{len(self._waiting)} answers are waiting, and no more than {self.limits.queue} may")
             self._waiting.extend(rows)

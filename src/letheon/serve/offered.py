@@ -16,7 +16,7 @@ from letheon.core.errors import LetheonError, SubjectError, nearest
 from letheon.core.subject import Subject
 
 from .engine import Engine
-from .errors import ServeError
+from .errors import ServeError, place_of
 from .reading import Reader
 from .replies import ModelCard
 from .settings import ServeSettings
@@ -83,10 +83,11 @@ class Offered:
                 if generation.number != self._number:
                     await asyncio.to_thread(self._take, generation)
                 told = None
-            except LetheonError as error:
-                if str(error) != told:
-                    log.error("The desk's new generation is not taken over: %s", error)
-                told = str(error)
+            except Exception as error:  # whatever it is, the old one answers on and the next look may find it mended: no room in memory, say
+                why = str(error) if isinstance(error, LetheonError) else f"{type(error).__name__} in {place_of(error)}"
+                if why != told:
+                    log.error("The desk's new generation is not taken over: %s", why)
+                told = why
 
     def _take(self, generation: Generation) -> None:
         folder = self.desk.model_folder(generation)  # type: ignore[union-attr]

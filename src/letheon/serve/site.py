@@ -1,8 +1,8 @@
 """The pages for people, rendered anew at each request.
 
-With a desk they show its ledger. Then they open on a loopback address, or to those who have the admin token: browsers ask for it as the
-password of basic authentication, with any name, so that it stands in no address and no cookie. On another address without a token the
-ledger's pages are not there, the others are.
+With a desk they show its ledger. Then they open to those who have the admin token: browsers ask for it as the password of basic
+authentication, with any name, so that it stands in no address and no cookie. Without a token they open on a loopback address where nothing
+speaks of a proxy; else the ledger's pages are not there, the others are.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def routes(desk: Desk | None, runs: Sequence[Path], settings: ServeSettings) -> 
 
     def page(request: Request, path: str = "") -> Response:
         shown = desk
-        if desk is not None and not may_read_desk(settings, request.headers.get("authorization")):
+        if desk is not None and not may_read_desk(settings, request.headers):
             if settings.token is not None:
                 asked = {"www-authenticate": 'Basic realm="letheon", charset="UTF-8"'}
                 raise ServeError(401, "These pages need the admin token as password", code="invalid_api_key", headers=asked)
