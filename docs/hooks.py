@@ -77,7 +77,8 @@ def plugins(page: str, *roles: str) -> Iterator[str]:
     from letheon.core.fields import fields as settings_of
     from letheon.core.fields import text as written
 
-    yield from (f"# {TITLES[page]}", "", f"Made from the code. `letheon methods {page}` lists, `letheon show NAME` prints one.", "")
+    commands = ", ".join(f"`letheon methods {role}`" for role in roles)
+    yield from (f"# {TITLES[page]}", "", f"Made from the code. {commands} lists names, `letheon show NAME` prints one.", "")
     for plugin in (one for role in roles for one in registry.plugins(role).values()):
         settings = registry.load(plugin.name, plugin.role).Settings
         yield from (f"## {plugin.name}", "", f"{registry.ROLES[plugin.role].capitalize()}.", "", *prose(plugin.docstring))

@@ -22,7 +22,10 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupt
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be given again.")]
 Seed = Annotated[int, typer.Option(min=0, help="Every random draw derives from it.")]
 DataSpec = Annotated[str | None, typer.Option("--data", metavar="SPEC", help="Data source, such as `tofu:path=DIR,forget=forget10`.")]
-Rows = Annotated[str | None, typer.Option(help="File of rows: JSONL, JSON, CSV, Parquet or text.")]
+_ROWS = "JSONL, JSON, CSV, Parquet or text."
+Forget = Annotated[str | None, typer.Option(help=f"File of rows to forget: {_ROWS}")]
+Retain = Annotated[str | None, typer.Option(help=f"File of rows to keep: {_ROWS}")]
+Holdout = Annotated[str | None, typer.Option(help=f"Rows of the same kind that no model was trained on, for membership attacks: {_ROWS}")]
 Template = Annotated[str | None, typer.Option(help="How a prompt is written, with `{prompt}`; default: the chat template, if any.")]
 Window = Annotated[int | None, typer.Option(min=4, help="Cut rows of plain text into pieces of this many tokens.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]

@@ -11,11 +11,13 @@ from .options import (
     DataSpec,
     Device,
     Force,
+    Forget,
+    Holdout,
     Json,
     Pickle,
     Quiet,
     Remote,
-    Rows,
+    Retain,
     Seed,
     Sets,
     Template,
@@ -39,9 +41,9 @@ def audit(
     before: Annotated[str | None, typer.Option(help="The model before the change.")] = None,
     retrained: Annotated[str | None, typer.Option(help="The model that never saw the forget rows.")] = None,
     suite: Annotated[str, typer.Option(help="Audit to run, such as `general` or `tofu:limit=100`.")] = "general",
-    forget: Rows = None,
-    retain: Rows = None,
-    holdout: Rows = None,
+    forget: Forget = None,
+    retain: Retain = None,
+    holdout: Holdout = None,
     data: DataSpec = None,
     set_: Sets = None,
     quick: Annotated[bool, typer.Option("--quick", help="Look only, at 100 rows a split: seconds.")] = False,
@@ -63,6 +65,7 @@ def audit(
     """Measure what a model still knows.
 
     The model before the change and the exact retrain, where given, are measured beside it. What cannot be measured says why.
+    `letheon show audit/SUITE` lists the settings that `--set` changes.
     """
     quiet_if(quiet)
     if self_test and model is None:

@@ -22,6 +22,7 @@ def sweep(
 
     Tunes each method with the same number of trials on rows that stay (`trials` in the file), then runs every cell and sets all of them
     side by side. Models named under `[audits]` are audited as they are. Given again after an interruption, it goes on.
+    `--set trials=4` changes a key of the file.
     """
     quiet_if(quiet)
     from letheon.flow.grid import read

@@ -15,12 +15,13 @@ from .options import (
     Device,
     DType,
     Force,
+    Forget,
     Json,
     Pickle,
     Quiet,
     Remote,
     Resume,
-    Rows,
+    Retain,
     Seed,
     Sets,
     Template,
@@ -39,8 +40,8 @@ def erase(
     model: Annotated[str, typer.Argument(help="Hugging Face folder or hub name of the model that knows.")],
     out: Annotated[Path, typer.Option(help="Folder for the changed model.")],
     method: Annotated[str, typer.Option(help="Erasing method, such as `npo` or `npo:beta=0.2`.")] = "npo",
-    forget: Rows = None,
-    retain: Rows = None,
+    forget: Forget = None,
+    retain: Retain = None,
     data: DataSpec = None,
     select: Annotated[str | None, typer.Option(metavar="SPEC", help="Coreset of the rows, such as `grand:fraction=0.1`.")] = None,
     set_: Sets = None,
@@ -133,6 +134,7 @@ def micro(
     """Train a small model, and the exact retrain beside it.
 
     The data needs the splits `full` and `kept`: the retrained model learns the same rows without those to forget, from the same start.
+    `letheon show subjects/micro` lists the settings that `--set` changes.
     """
     quiet_if(quiet)
     from letheon.core.errors import SettingsError

@@ -113,8 +113,8 @@ def need_token(settings: ServeSettings) -> Callable[[Request], None]:
 def may_read_desk(settings: ServeSettings, headers: Mapping[str, str]) -> bool:
     """Whether a visitor may see pages that show the ledger: with the token where there is one, else only from this computer.
 
-    A reverse proxy comes from this computer too, whoever stands behind it. So without a token nobody may where something speaks of one: keys,
-    another name for the server, or headers that proxies add (a proxy that adds none cannot be told).
+    A reverse proxy comes from this computer too, whoever stands behind it. So without a token nobody may where something speaks of one:
+    keys, another name for the server, or headers that proxies add (a proxy that adds none cannot be told).
     """
     if settings.token is not None:
         return opens(headers.get("authorization"), [settings.token], basic=True)

@@ -83,7 +83,7 @@ class Offered:
                 if generation.number != self._number:
                     await asyncio.to_thread(self._take, generation)
                 told = None
-            except Exception as error:  # whatever it is, the old one answers on and the next look may find it mended: no room in memory, say
+            except Exception as error:  # no room in memory, say: the old one answers on, and the next look may find it mended
                 why = str(error) if isinstance(error, LetheonError) else f"{type(error).__name__} in {place_of(error)}"
                 if why != told:
                     log.error("The desk's new generation is not taken over: %s", why)
