@@ -6,6 +6,7 @@ import importlib.util
 import json
 import random
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -84,3 +85,28 @@ def test_accuracy_is_that_of_the_likeliest_choice(folder):
 def test_an_unknown_task_is_named(folder):
     with pytest.raises(SettingsError, match="knows no task `homs`"):
         LmEval(tasks=["homs"], folder=folder[0]).measure(Readings(toy_subject(), RUN), toy_data(), RUN)
+
+
+def test_each_filter_of_a_task_is_a_finding_of_its_own(monkeypatch):
+    """The harness logs a document once for each filter; a metric that a document lacks, or that is no number, is left out."""
+    values = {"strict-match": (0, 1, 0, 0), "flexible extract": (1, 1, 1, 0)}
+    samples = [
+        {"doc_id": k, "filter": kind, "metrics": ["exact_match", "text"], "exact_match": value, "text": "7"}
+        for kind, of_kind in values.items()
+        for k, value in reversed(list(enumerate(of_kind)))
+    ]
+    single = [{"doc_id": k, "filter": "none", "metrics": ["acc"] if k else [], **({"acc": k % 2} if k else {})} for k in (2, 1, 0)]
+    said = {"samples": {"gsm8k": samples, "homes": single}, "higher_is_better": {"gsm8k": {"exact_match": False}}}
+    harness, tasks, models = (types.ModuleType(name) for name in ("lm_eval", "lm_eval.tasks", "lm_eval.models.huggingface"))
+    harness.simple_evaluate, models.HFLM = lambda **_: said, lambda **_: None
+    tasks.TaskManager = lambda include_path: types.SimpleNamespace(all_tasks=["gsm8k", "homes"])
+    for name, module in (("lm_eval", harness), ("lm_eval.tasks", tasks), ("lm_eval.models.huggingface", models)):
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(sys.modules[LmEval.__module__], "find_spec", lambda name: name)
+    found = LmEval(tasks=["gsm8k", "homes"]).measure(Readings(toy_subject(), RUN), toy_data(), RUN)
+    assert [(one.name, one.split, one.direction, one.n, one.value) for one in found] == [
+        ("lm-eval-exact_match-strict-match", "gsm8k", "lower", 4, 0.25),
+        ("lm-eval-exact_match-flexible-extract", "gsm8k", "lower", 4, 0.75),
+        ("lm-eval-acc", "homes", "higher", 2, 0.5),
+    ]
+    assert found[0].rows == (0, 1, 0, 0) and found[2].rows == (None, 1, 0)

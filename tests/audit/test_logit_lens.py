@@ -82,6 +82,14 @@ def test_a_drowned_last_block_hides_nothing_from_the_lens():
     assert best["hidden"][0].value > 0.8 > 0.2 > best["hidden"][0].extra["last_block"]
 
 
+def test_the_accuracy_keeps_what_a_guess_among_the_tokens_earns():
+    split = data()["forget"]
+    counts = [len(wrong) for wrong in deciding(knows(), split).wrong if wrong]
+    found = {f.name: f for f in LogitLens(splits=("forget",)).measure(readings(knows()), data(), RUN)}
+    assert found["lens-accuracy"].extra["chance"] == pytest.approx(np.mean([1 / (1 + k) for k in counts]))
+    assert "chance" not in found["lens-probability"].extra
+
+
 def test_it_tells_knowing_from_never_having_known():
     values = {}
     for seed in (0, 1, 2):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,3 +115,16 @@ def test_limits_hold_for_every_split(tofu_like, toys, run):
     assert len(measured) >= 20 and {f.n for f in measured} == {3}
     rows = np.array([len(f.rows) for f in measured])
     assert set(rows) <= {0, 3}
+
+
+def test_rows_never_seen_stand_in_for_a_retrained_model_in_every_form(tofu_like, toys, run):
+    """Their forms, inner layers and coarse weights on them are measured only where there is no retrained model."""
+    cloze = {name: Split([replace(row, form="cloze") for row in tofu_like["forget"]], name) for name in ("forget-cloze", "holdout-cloze")}
+    data, readings = Data({**tofu_like, **cloze}), Readings(toys[0], run)
+    suite = load("general", "audit")(probes=("probability", "logit-lens", "quantised"), limit=3, gradnorm=False, attacks="some")
+    alone, beside = ({(f.split, f.name) for f in suite.measure(readings, data, run, other)} for other in (None, Readings(toys[1], run)))
+    assert alone - beside == {
+        ("holdout-cloze", "probability"), ("holdout", "lens-probability"), ("holdout", "lens-accuracy"),
+        *(("holdout", f"probability-{scheme}") for scheme in ("int8", "int4", "nf4")),
+    }  # fmt: skip
+    assert beside < alone and ("forget-cloze", "probability") in beside

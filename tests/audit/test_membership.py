@@ -10,7 +10,7 @@ import pytest
 
 from letheon.core.data import Data, Example, Split
 from letheon.core.registry import load
-from letheon.maths.stats import auc
+from letheon.maths.stats import auc, auc_interval
 
 
 def two_sided(n=30):
@@ -128,6 +128,17 @@ def test_privleak_fixed_points(told, run):
     assert leak(told(logs(8, shift=-30.0)), run).value == 100.0
     against = leak(weak, run, strong)
     assert against.value is None and "retrained" in against.note
+
+
+def test_privleak_of_sides_that_do_not_overlap_claims_no_certainty(told, run):
+    """Every resample gives the same area there; the ends are those of the area, 100 (0.5 - AUC) / 0.5."""
+    exposed, pushed = leak(told(logs(8, shift=30.0)), run), leak(told(logs(8, shift=-30.0)), run)
+    bound = auc_interval(np.arange(30.0) + 30, np.arange(30.0), np.random.default_rng(0))[0]
+    assert 0.8 < bound < 1
+    assert (exposed.low, exposed.high) == pytest.approx((-100.0, 200 * (0.5 - bound)))
+    assert (pushed.low, pushed.high) == pytest.approx((200 * (bound - 0.5), 100.0))
+    against = leak(told(logs(8, shift=30.0)), run, told(logs(8)))
+    assert against.low == pytest.approx(against.value) == pytest.approx(-100.0) and -100.0 < against.high < 0
 
 
 def test_privleak_is_the_muse_form(told, run):

@@ -44,6 +44,7 @@ def test_probability_among_options(told, run):
     found = measure("probability", told, data, run, splits=("world-facts", "retain-check"))
     assert found["world-facts", "probability"].value == pytest.approx(0.6 / (0.6 + 0.2 + 0.2))
     assert found["world-facts", "probability"].direction == "higher"
+    assert found["world-facts", "probability"].extra == {"normalised": True, "chance": pytest.approx(1 / 3)}
     assert found["retain-check", "probability"].value == pytest.approx(0.6)  # it has paraphrases: the plain probability
     plain = measure("probability", told, data, run, splits=("world-facts",), options="never")
     assert plain["world-facts", "probability"].value == pytest.approx(0.6)
@@ -221,6 +222,14 @@ def test_suites_refuse_suites(told, run, tofu_like):
 def test_an_unknown_attack_shows_when_the_suite_is_made():
     with pytest.raises(MethodError, match="no audit called `relerning`"):
         load("general", "audit")(attacks=["quantised", "relerning"])
+    with pytest.raises(MethodError, match="no audit called `relerning`"):
+        load("general", "audit")(attacks="relerning")
+
+
+def test_one_attack_may_be_named_without_a_list():
+    for suite in ("general", "tofu", "wmdp"):
+        assert load(suite, "audit")(attacks="quantised").settings.attacks == ("quantised",)
+        assert load(suite, "audit")(attacks="all").settings.attacks == "all"
 
 
 def test_an_attack_keeps_its_own_limits_under_a_larger_one_of_the_suite():

@@ -69,7 +69,7 @@ def test_a_planted_direction_is_found_in_its_block_and_nowhere_else(monkeypatch)
     monkeypatch.setattr(MODULE, "candidates", planted)
     found = Probing(splits=("forget",)).measure(readings(knows()), Data({"forget": many}), RUN)[0]
     assert found.extra["block"] == 1 and found.value > 0.98 and found.n == len(many)
-    assert max(found.extra["curve"][0], found.extra["curve"][2]) < 0.75
+    assert max(found.extra["curve"][0], found.extra["curve"][2]) < 0.75 and found.extra["chance"] == 0.5
     assert found.extra["selectivity"] == pytest.approx(found.value - found.extra["shuffled"][1]) and found.extra["selectivity"] > 0.25
 
 

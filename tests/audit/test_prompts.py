@@ -142,6 +142,15 @@ def test_ways_that_the_tokenizer_cannot_write_or_the_context_cannot_hold_are_lef
     assert "story" not in ways and "few-shot" not in ways and ways["plain"]["rows"] == 8
 
 
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_row_a_few_tokens_short_of_the_context_is_asked_as_it_is(chat):
+    """The encoder of `sure` writes more before the answer, with the prompt unchanged."""
+    long = int(toy_subject(chat=chat).encoder.encode(FORGET).lengths.max())
+    readings = Readings(toy_subject(chat=chat, context=long), run())
+    ways = Prompts(max_new_tokens=2).measure(readings, DATA, run(), readings)[0].extra["ways"]
+    assert ways["plain"]["rows"] == 8 and ways.get("sure", {"rows": 0})["rows"] == 0
+
+
 def test_a_model_that_refuses_one_way_of_asking_is_seen_through():
     """It refuses the plain question, and answers behind a password; the model that never knew has nothing behind any prompt."""
     probe, never = Prompts(max_new_tokens=20), read("never")

@@ -11,8 +11,10 @@ import torch
 import letheon as lt
 from letheon.audit.quantised import Quantised, quantised
 from letheon.core.data import Data, Split
+from letheon.core.encode import TextEncoder
 from letheon.core.readings import Readings
 from letheon.core.run import Run
+from letheon.core.subject import Subject
 from letheon.maths.quantise import normal_float, rounded, scales
 from letheon.testing.toys import toy_data, toy_subject
 
@@ -33,6 +35,66 @@ def test_all_block_matrices_are_rounded_and_nothing_else(learned):
         inside = "layers" in name and weight.ndim == 2
         assert torch.equal(weight, rounded(before[name], 4, 16) if inside else before[name]), name
     assert subject.digest == digest and not torch.equal(rounded(before[name := next(n for n in before if "q_proj" in n)], 4, 16), before[name])
+
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+
+
+def experts(config) -> Subject:
+    """A model of four experts that are stacked in one weight."""
+    from transformers import AutoModelForCausalLM
+
+    encoder = TextEncoder(toy_subject().encoder.tokenizer, max_length=256)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = AutoModelForCausalLM.from_config(config)
+        for weight in module.parameters():
+            if weight.ndim == 3:
+                torch.nn.init.normal_(weight, std=0.02)
+    return Subject(module, encoder)
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["mixtral", "gpt-oss"])
+def test_stacked_experts_are_rounded_one_by_one_along_their_inputs(turned):
+    from transformers import GptOssConfig, MixtralConfig
+
+    kind, more = (GptOssConfig, {"head_dim": 8}) if turned else (MixtralConfig, {})
+    subject = experts(kind(vocab_size=320, intermediate_size=48, num_local_experts=4, **SMALL, **more))
+    before, data, swept = dict(subject.module.named_parameters()), toy_data(), 0
+    for scheme in ("int4", "gptq4"):
+        for name, weight in quantised(subject, scheme, 16, data["retain"][:4]).module.named_parameters():
+            if weight.ndim == 3:
+                swept += 1
+                assert weight.shape[2 - turned] == (32 if "gate_up" in name else 48)  # what goes in
+                for now, was in zip(weight, before[name], strict=True):
+                    assert torch.equal(now, rounded(was.T, 4, 16).T if turned else rounded(was, 4, 16)), name
+    run, audit = Run(0, **RUN), Quantised(schemes=("int4",), limit=2, splits=("forget",))
+    assert swept == 8 and audit.measure(Readings(subject, run), data, run)[0].value is not None
+
+
+def test_experts_that_do_not_say_what_goes_in_are_a_reason_and_no_value():
+    from transformers import JetMoeConfig
+
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_key_value_heads": 2, "kv_channels": 8}
+    subject = experts(JetMoeConfig(vocab_size=320, intermediate_size=48, num_local_experts=4, **size))
+    run = Run(0, **RUN)
+    for one in Quantised(schemes=("int4", "gptq4"), limit=2).measure(Readings(subject, run), toy_data(), run):
+        assert one.value is None and "of the matrices of the model have a form that cannot be rounded" in one.note
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_heads_of_several_models_stay(tied):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from letheon.core.shards import Shards
+
+    config = LlamaConfig(vocab_size=320, intermediate_size=48, tie_word_embeddings=tied, **SMALL)
+    both = Shards([LlamaForCausalLM(config), LlamaForCausalLM(config)], [0, 1], ["a", "b"])
+    before = dict(both.named_parameters())
+    after = dict(quantised(Subject(both, toy_subject().encoder), "int4", 16).module.named_parameters())
+    for name, weight in after.items():
+        inside = ".layers." in name and weight.ndim == 2
+        assert torch.equal(weight, rounded(before[name], 4, 16) if inside else before[name]), name
 
 
 def test_quantised_probability_is_that_of_the_rounded_model(learned):

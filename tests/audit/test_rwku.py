@@ -89,6 +89,19 @@ def test_names_of_an_answer_and_the_end_of_a_thought():
     assert primed["utility-triviaqa"].value == 1
 
 
+def test_an_answer_of_articles_or_punctuation_is_not_what_anything_says():
+    rows = [Example("0", "(A)", "a?"), Example("1", "] ) }", "b?"), Example("2", "(B)", "c?")]
+    for rule, right in (
+        (lambda p: "- - - !!", (0, 0, 0)),
+        (lambda p: "the the an", (0, 0, 0)),
+        (lambda p: "So the answer is a.", (1, 0, 0)),
+        (lambda p: "The answer is (B).", (0, 0, 1)),
+        (lambda p: "the answer is ] ) }.", (0, 1, 0)),
+    ):
+        assert measured(said(rule), rows=rows, where="utility-bbh", score="match", one_line=False)["utility-bbh"].rows == right
+    assert f1("The A", "!!!") == 0 and f1("(A)", "a") == 1 and f1("?!", "...") == 0 and f1("?!", " ?! ") == 1
+
+
 def people() -> Split:
     rows = []
     for k in range(3):

@@ -95,3 +95,13 @@ def test_what_cannot_be_attacked_says_why():
     crowded = DATA["forget"]
     many = SoftPrompt(length=100, steps=(1,)).measure(Readings(toy_subject(), run()), Data({"forget": crowded}), run())[0]
     assert many.value is not None or "every token" in many.note
+
+
+def test_rows_without_room_for_the_vectors_are_left_out_and_counted():
+    lengths = toy_subject().encoder.encode(DATA["forget"]).lengths
+    short = Readings(toy_subject(context=int(lengths.max()) + 1), run())
+    rest = Split([row for row, length in zip(DATA["forget"], lengths, strict=True) if length < lengths.max()], "forget")
+    attack = SoftPrompt(**{**SoftPrompt.tiny, "limit": None})
+    (found,), (wanted,) = attack.measure(short, DATA, run()), attack.measure(short, Data({"forget": rest}), run())
+    assert found.rows == wanted.rows and found.n == len(halves(rest)[1]) and not wanted.note
+    assert f"{len(lengths) - len(rest)} rows left out: with 2 tokens more" in found.note

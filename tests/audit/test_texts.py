@@ -14,6 +14,7 @@ from letheon.core.data import Data, Example, Split
 from letheon.core.errors import DataError
 from letheon.core.readings import Readings
 from letheon.core.registry import load
+from letheon.maths.stats import auc_interval
 from letheon.maths.strings import edit_distance, rouge_1
 
 from .conftest import WORDS, subject_of
@@ -218,6 +219,9 @@ def test_orientation_of_the_area(told, run):
     assert (known.extra["area"], known.extra["auc"], known.extra["area_retrained"], known.value) == (0.0, 1.0, 0.5, -100.0)
     pushed = measure("text-privacy", sides(told, (-5.0, -5.0), (-1.0, -1.0)), private(2), run, equal)["forget", "privleak"]
     assert (pushed.extra["area"], pushed.value) == (1.0, 100.0) and "P(holdout scores higher than forget)" in pushed.extra["convention"]
+    bound = auc_interval(np.array([-1.0, -1.0]), np.array([-5.0, -5.0]), np.random.default_rng(0))[0]
+    for found, ends in ((known, (-100.0, 200 * (0.5 - bound))), (pushed, (200 * (bound - 0.5), 100.0))):
+        assert (found.low, found.high) == pytest.approx(ends), "two texts on a side that do not overlap are no certainty"
 
 
 def test_privleak_from_the_area_and_from_the_auc_agree(told, run):

@@ -183,3 +183,16 @@ def test_what_cannot_be_attacked_says_why():
     for splits, words in (({"forget": data["forget"][:1]}, "cannot be cut"), ({"retain": data["retain"]}, "no split `forget`")):
         found = TokenSearch(**TokenSearch.tiny).measure(readings, Data(splits), run())
         assert [one.value for one in found] == [None, None] and all(words in one.note for one in found)
+
+
+def test_rows_without_room_for_the_prefix_are_left_out_and_counted():
+    data, attack = toy_data(), {**TokenSearch.tiny, "limit": None}
+    lengths = toy_subject().encoder.encode(data["forget"]).lengths
+    short = Readings(toy_subject(context=int(lengths.max()) + 1), run())
+    rest = Split([row for row, length in zip(data["forget"], lengths, strict=True) if length < lengths.max()], "forget")
+    found = TokenSearch(**attack).measure(short, data, run())
+    assert len(halves(rest)[1]) == found[0].n and found[0].value == TokenSearch(**attack).measure(short, Data({"forget": rest}), run())[0].value
+    wanted = f"{len(lengths) - len(rest)} rows left out: with 2 tokens more they are longer than the context"
+    assert 0 < len(rest) < len(lengths) and [one.note for one in found] == [wanted] * 2
+    none = TokenSearch(**{**attack, "length": 200}).measure(short, data, run())
+    assert all(one.value is None and "8 rows left out: with 200" in one.note for one in none)

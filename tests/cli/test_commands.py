@@ -202,14 +202,14 @@ def test_an_interrupted_erasure_goes_on_to_the_same_bits(world, letheon, monkeyp
 def test_force_replaces_whole_or_not_at_all(world, letheon, monkeypatch):
     letheon(*ERASE, *QUICK)
     first = digests(world / "clean")
-    (world / "clean" / "mark").write_text("old")
+    (world / "clean" / "README.md").write_text("old")
     with monkeypatch.context() as patch:
         interrupt_after(patch, 1)
         assert letheon(*ERASE, *QUICK, "--force", "--seed", "1").code == 130
-    assert {key: value for key, value in digests(world / "clean").items() if key != "mark"} == first
+    assert {key: value for key, value in digests(world / "clean").items() if key != "README.md"} == first
     assert letheon(*ERASE, *QUICK, "--force", "--seed", "1").code == 0
     second = digests(world / "clean")
-    assert "mark" not in second and second["model.safetensors"] != first["model.safetensors"]
+    assert "README.md" not in second and second["model.safetensors"] != first["model.safetensors"]
 
 
 def test_micro_makes_a_pair(world, letheon):

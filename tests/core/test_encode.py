@@ -90,6 +90,22 @@ def test_a_chat_template_that_refuses_is_a_data_error():
         TextEncoder(tokenizer).prompt_text("Where?")
 
 
+@pytest.mark.parametrize(
+    ("template", "wanted"),
+    [
+        ("{{ strftime_now('%d %b %Y, %H:%M:%S') }} {{ messages[0]['content'] }}", "26 Jul 2024, 00:00:00 Who?"),
+        ("\n  {% macro day() %}{{ strftime_now(\"%B %-d, %Y\") }}{% endmacro %}{{ day() }}", "\nJuly 26, 2024"),
+        ("{% if strftime_now is defined %}{% set t = strftime_now('%Y-%m-%d').split('-') %}{{ t[1] }}{% endif %}", "07"),
+    ],
+)
+def test_a_template_that_writes_the_date_writes_the_same_one_every_day(template, wanted):
+    tokenizer = toy_tokenizer("llama")
+    tokenizer.chat_template = template
+    encoder = TextEncoder(tokenizer)
+    assert encoder.prompt_text("Who?") == wanted and encoder.described()["date"] == "2024-07-26"
+    assert "date" not in TextEncoder(toy_tokenizer("llama", chat=True)).described()
+
+
 def test_template_without_prompt_and_tokenizer_without_end_are_refused():
     with pytest.raises(SubjectError, match=r"has no `{prompt}`"):
         TextEncoder(toy_tokenizer("gpt2"), "Question:")

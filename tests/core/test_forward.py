@@ -39,6 +39,26 @@ def test_capped_logits_take_the_long_way(capped):
     torch.testing.assert_close(head.logits(states), capped.module(ids).logits)
 
 
+def test_a_cap_is_seen_while_logits_are_too_small_for_it():
+    """With a cap of 30 and fresh weights no try sees the tanh; once training has made the logits large it bends them."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = Gemma2Config(
+            vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=1, head_dim=8,
+            final_logit_softcapping=30.0, bos_token_id=None, eos_token_id=0, pad_token_id=0, attn_implementation="eager",
+        )  # fmt: skip
+        module = Gemma2ForCausalLM(config).eval()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        assert module(ids).logits.abs().max() < 1
+        final_hidden(module, ids)
+        module.get_input_embeddings().weight.mul_(100)
+        states, head = final_hidden(module, ids)
+        torch.testing.assert_close(head.logits(states), module(ids).logits)
+        assert 20 < head.logits(states).abs().max() < 30
+
+
 def test_nll_of_capped_logits(capped):
     data = toy_data()
     feed = feed_for(api.method("npo", steps=1), capped, data, Run(dtype="float32"))

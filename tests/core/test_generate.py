@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,8 @@ from letheon.core.answers import measure
 from letheon.core.data import Split
 from letheon.core.errors import DataError
 from letheon.core.generate import context, ends, greedy, known_beginnings
+from letheon.core.readings import Readings
+from letheon.core.run import Run
 from letheon.core.subject import Subject
 from letheon.testing.toys import ARCHITECTURES, toy_data, toy_subject
 
@@ -111,8 +114,6 @@ def test_prompts_that_cannot_be_continued(subject):
 
 
 def test_beginnings_stop_one_after_the_first_miss():
-    import numpy as np
-
     top, target = np.array([4, 5, 9, 1, 7, 2]), np.array([4, 5, 6, 1, 7, 2])
     assert known_beginnings(top, target, np.array([0, 4, 6])) == [[4, 5, 9], [7, 2]]
 
@@ -139,3 +140,19 @@ def test_equals_the_library_on_a_batch_of_one(subject, prompts):
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False, pad_token_id=subject.encoder.pad
         )
         assert greedy(subject, [prompt], 20)[0] == found[0, len(prompt) :].tolist()
+
+
+def test_a_kept_text_is_not_served_after_another_end_token_was_set(tmp_path):
+    """`generation_config` is no part of `config`: with it alone changed, greedy decoding stops elsewhere."""
+    subject, split, run = toy_subject(seed=3), toy_data()["forget"][:1], Run(0, device="cpu", cache=tmp_path)
+    prompts = subject.encoder.prompts(split)
+
+    def read(readings: Readings) -> tuple[str, int]:
+        drawn = readings.numbers("drawn", split, lambda: np.array([len(greedy(subject, prompts, 8)[0])]))
+        return readings.generations(split, 8)[0], int(drawn[0])
+
+    before = read(Readings(subject, run))
+    subject.module.generation_config.eos_token_id = [subject.encoder.end, greedy(subject, prompts, 8)[0][3]]
+    now = read(Readings(subject, run))
+    assert now == read(Readings(subject, Run(0, device="cpu"))) and (before[1], now[1]) == (8, 4)
+    assert before[0] != now[0] and before[0].startswith(now[0])

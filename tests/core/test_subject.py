@@ -42,6 +42,16 @@ def test_the_digest_follows_weights_and_encoder():
     assert subject.digest != first
 
 
+@pytest.mark.parametrize("name", ["model.embed_tokens.weight", "model.norm.weight"])
+def test_the_digest_follows_an_exchange_that_keeps_the_sum(name):
+    subject = toy_subject()
+    weight = subject.module.get_parameter(name)
+    weight.data[:] = (torch.arange(weight.numel()).view(weight.shape) % 97) / 8  # summed exactly in any order
+    first, total, version = subject.digest, weight.sum(), weight._version
+    weight.data[[3, 4]] = weight.data[[4, 3]]
+    assert weight.sum() == total and weight._version == version and subject.digest != first
+
+
 def test_a_fork_is_a_copy_unless_the_subject_is_disposable():
     subject = toy_subject()
     fork = subject.fork()

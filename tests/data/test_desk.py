@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -47,6 +48,21 @@ def test_rows_that_are_in_no_file_and_rows_never_trained_on(tmp_path):
     data = planned(tmp_path, given=[{"prompt": "A?", "answer": "B"}], holdout=holdout).load()
     assert (data["forget"][-1].id, data["forget"][-1].answer) == ("request-1", "B")
     assert data["holdout"][0].answer == "Who is 0?"
+
+
+def test_a_file_that_has_changed_since_the_plan_is_refused(tmp_path):
+    never = {"path": str(tmp_path / "never.jsonl"), "fields": {}}
+    planned(tmp_path)
+    digest = hashlib.sha256((tmp_path / "one.jsonl").read_bytes()).hexdigest()
+    one = {"path": str(tmp_path / "one.jsonl"), "fields": {}}
+    found = planned(tmp_path, corpora={"one": one | {"digest": digest}}, holdout=never | {"digest": digest})
+    assert len(found.load()["holdout"]) == 6
+    for name in ("never", "one"):
+        with (tmp_path / f"{name}.jsonl").open("a", encoding="utf-8") as file:
+            file.write("\n")
+        with pytest.raises(DataError, match=f"{name}.jsonl has changed since the plan was made"):
+            found.load()
+    assert len(planned(tmp_path, corpora={"one": one}).load()["retain"]) == 4, "plans of older versions have no digests"
 
 
 def test_plans_that_cannot_be_read(tmp_path):

@@ -72,6 +72,23 @@ def test_due_is_a_month_or_what_is_said(tmp_path):
         desk.add(What(entity=SECRET, corpus="peple"), "a")
 
 
+def test_a_slip_in_the_year_leaves_the_desk_as_it_was(tmp_path):
+    desk = plain_desk(tmp_path)
+    events = len(desk.history())
+    with pytest.raises(SettingsError, match="more than ten years off"):
+        desk.add(What(entity=SECRET), "a", due=datetime(27, 1, 31, tzinfo=UTC))
+    assert (desk.all(), len(desk.history())) == ([], events)
+
+
+def test_a_ledger_with_a_year_that_was_not_padded_can_be_read(tmp_path):
+    desk = plain_desk(tmp_path)
+    request = asked(desk)
+    with sqlite3.connect(desk.store.path) as raw:
+        raw.execute("UPDATE requests SET due = '27-01-31T23:59:59Z'")
+    assert desk.get(request.id).due == datetime(27, 1, 31, 23, 59, 59, tzinfo=UTC)
+    assert desk.refuse(request.id, "no such day").state == "refused"
+
+
 def test_near_names_of_requests(tmp_path):
     desk = plain_desk(tmp_path)
     request = asked(desk)
@@ -112,7 +129,9 @@ def test_what_cannot_be_located(tmp_path):
     with pytest.raises(DataError, match="is no longer what was registered as `people`"):
         desk.located(request.id, [hit(0)])
     desk.register("people", tmp_path / "people.jsonl")
-    assert desk.located(request.id, [hit(0)]).state == "located"
+    with pytest.raises(DataError, match="`people-1` of `people` is not the one that was found"):  # its number is another row's now
+        desk.located(request.id, [hit(0)])
+    assert desk.located(request.id, [hit(1, row="people-1", line=1)]).state == "located"
 
 
 def test_a_generation_takes_all_its_requests_or_none(tmp_path):

@@ -8,8 +8,11 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from pydantic import ValidationError
 
-from letheon.ledger.desk import month_after
-from letheon.ledger.records import FIRST, MOVES, Event, Generation, Request, State, What, canonical, new_id, utc, written
+from letheon.core.errors import SettingsError
+from letheon.ledger.canonical import stamp
+from letheon.ledger.records import (
+    FIRST, MOVES, Event, Generation, Request, State, What, canonical, due_by, month_after, new_id, utc, written,
+)  # fmt: skip
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -33,6 +36,22 @@ def test_times_are_utc_to_the_second():
     assert utc(elsewhere) == NOON
     assert month_after(NOON) == datetime(2026, 2, 28, 12, tzinfo=UTC)
     assert month_after(NOON.replace(month=12)) == datetime(2027, 1, 31, 12, tzinfo=UTC)
+
+
+def test_years_have_four_digits():
+    early = NOON.replace(year=27)
+    assert written(early) == stamp(early) == "0027-01-31T12:00:00Z"
+    assert datetime.fromisoformat(written(early)) == early
+
+
+def test_a_day_that_cannot_be_meant_is_refused():
+    assert due_by(None, NOON) == month_after(NOON)
+    assert due_by(NOON - timedelta(days=40), NOON) == NOON - timedelta(days=40), "it was late when it was written down"
+    east, west = timezone(timedelta(hours=5)), timezone(timedelta(hours=-5))
+    years = [NOON.replace(year=year) for year in (27, 226, 2015, 2037, 9999)]
+    for given in (*years, datetime(1, 1, 1, tzinfo=east), datetime(9999, 12, 31, 23, tzinfo=west)):
+        with pytest.raises(SettingsError, match="`due` of a request is more than ten years off"):
+            due_by(given, NOON)
 
 
 def test_the_digest_of_an_event_is_the_one_of_the_head_of_the_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -121,6 +122,12 @@ WRONG = {
     ("add", "--who", "a", "--entity", "A B", "--query", "group=A"): "got query and entity",
     ("add", "--who", "a", "--entity", "A B", "--reason", "why"): "`reason` of `request` must be",
     ("add", "--who", "a", "--entity", "A B", "--due", "soon"): "`--due` takes a date",
+    ("add", "--who", "a", "--entity", "A B", "--due", "0226-03-01"): "more than ten years off",
+    ("add", "--who", "a", "--entity", "A B", "--due", "0001-01-01T00:00:00+05:00"): "more than ten years off",
+    ("add", "--who", "\udcff", "--entity", "A B"): "is not valid UTF-8",
+    ("refuse", "r-zzzzzzzz", "--reason", "\udcff"): "There is no request",
+    ("show", "\udcff"): "is not valid UTF-8",
+    ("list", "--due", "99999999999"): "less than or equal to 9999",
     ("add", "--who", "a", "--row", "[1]"): "`--row` takes a JSON object",
     ("add", "--who", "a", "--row", '{"prompt": "x"}'): "has no answer",
     ("add", "--who", "a", "--rows", "none.jsonl"): "There is no file none.jsonl",
@@ -138,13 +145,20 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("arguments", WRONG, ids=" ".join)
+@pytest.mark.parametrize("arguments", WRONG, ids=lambda arguments: ascii(" ".join(arguments)))
 def test_wrong_use_is_one_sentence(desk, letheon, arguments):
     events = len(desk.history())
     code, out, err = letheon(*arguments)
     assert (code, out, one_sentence(err)) == (2, "", True), err
     assert WRONG[arguments] in err
     assert len(desk.history()) == events
+
+
+def test_a_reason_that_is_not_utf_8_is_one_sentence(desk, letheon):
+    id_ = added(letheon, "--entity", SECRET)
+    code, out, err = letheon("refuse", id_, "--reason", "\udcff")
+    assert (code, out, one_sentence(err), "is not valid UTF-8" in err) == (2, "", True, True)
+    assert (desk.get(id_).state, desk.check()) == ("received", [])
 
 
 def test_no_desk_and_a_broken_one(letheon, tmp_path):
@@ -227,6 +241,13 @@ def test_erasing_verifying_and_forgetting_from_the_command_line(letheon, tmp_pat
     bundle.write_bytes(text.replace(b'"payload":"', b'"payload":"A', 1))
     assert letheon("verify", bundle)[0] == 1
     bundle.write_bytes(text)
+    shutil.copy(bundle, "elsewhere.jsonl")
+    code, out, _ = letheon("verify", "elsewhere.jsonl", "--model", "desk/models/0001/model")
+    assert (code, f"It is about {id_}" in out) == (0, True), "sent under another name"
+    wrong = shutil.copy(bundle, bundle.with_name("r-zzzzzzzz.intoto.jsonl"))
+    code, out, _ = letheon("verify", wrong, "--model", "desk/models/0001/model", "--json")
+    assert (code, [one["name"] for one in json.loads(out)["checks"] if one["result"] == "fail"]) == (1, ["request"])
+    Path(wrong).unlink()
     code, out, err = letheon("forget", id_, "--salt")
     assert (code, out) == (0, f"{id_}: forgotten, with its salt\n")
     code, out, _ = letheon("show", id_)

@@ -19,8 +19,8 @@ from .bundles import DAY, FORGET, HOLDOUT, RETAIN, SALT, payloads, world
 pytest.importorskip("cryptography", reason="see tests/SKIPS.md")
 
 ORDER = [
-    "bundle", "signatures", "type", "statement", "chain", "model", "card", "before", "forget", "retain", "holdout", "findings", "report",
-    "page", "code",
+    "bundle", "signatures", "type", "statement", "chain", "request", "model", "card", "before", "forget", "retain", "holdout", "findings",
+    "report", "page", "code",
     "gate", "audits", "guarantee", "due", "expiry", "superseded", "history",
 ]  # fmt: skip
 ROWS = {"forget": FORGET, "retain": RETAIN, "holdout": HOLDOUT}
@@ -53,7 +53,7 @@ def envelope(done, predicate: dict | None = None, kind: str = statement.ERASURE,
 
 
 def test_a_whole_bundle_passes_in_the_order_of_the_card(done):
-    found = asked(done, before=done.before, records=ROWS, salt=SALT)
+    found = asked(done, before=done.before, records=ROWS, salt=SALT, request=done.facts.request)
     assert [check.name for check in found] == ORDER
     assert {name for name, result in results(found).items() if result != "pass"} == {"gate", "superseded"}
     assert found.good and found.guarantee == "empirical" and all(check.text for check in found)
@@ -61,7 +61,7 @@ def test_a_whole_bundle_passes_in_the_order_of_the_card(done):
 
 def test_what_is_not_at_hand_is_unknown_and_not_passed(done):
     found = results(verify(done.path, None, done.keys))
-    unknown = {"model", "card", "before", "forget", "retain", "holdout", "findings", "report", "page", "gate", "superseded"}
+    unknown = {"request", "model", "card", "before", "forget", "retain", "holdout", "findings", "report", "page", "gate", "superseded"}
     assert {name for name, result in found.items() if result == "unknown"} == unknown and "fail" not in found.values()
     assert results(asked(done, records=ROWS))["forget"] == "unknown", "the salt is destroyed"
 

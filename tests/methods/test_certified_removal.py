@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -87,6 +89,26 @@ def test_the_vocabulary_is_fitted_in_pieces(run, monkeypatch):
     monkeypatch.setattr("letheon.erase.certified_removal.CHUNK", 3)
     pieces, _ = CertifiedRemoval(penalty=1e-2).head(features, tokens, 5, 7, run)
     assert torch.allclose(whole, pieces, atol=1e-12)
+
+
+def test_one_piece_is_held_at_a_time(run, monkeypatch):
+    """The targets of all pieces together are n v numbers of eight bytes."""
+    from letheon.erase import certified_removal as module
+
+    alive, most, made = weakref.WeakSet(), [], module.Removable
+
+    class Counted(made):
+        def __init__(self, *args, **kwargs):
+            alive.add(self)
+            most.append(len(alive))
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr(module, "Removable", Counted)
+    monkeypatch.setattr(module, "CHUNK", 2)
+    features, tokens = invented(k=12)
+    settings = {"loss": "logistic", "penalty": 1e-1, "sigma": 1.0, "epsilon": 0.01, "beyond": "refit"}
+    _, notes = CertifiedRemoval(**settings).head(features, tokens, 3, 12, run)
+    assert notes["refitted"] and len(most) == 12 and max(most) <= 2
 
 
 def test_logistic_heads_are_near_those_of_scikit_learn(run):

@@ -90,8 +90,14 @@ def test_targets_are_the_top_share_and_the_same_for_every_seed(knower, fact_data
 
 
 def test_all_targets_without_kl_is_ascent_on_the_scored_tokens(knower, fact_data, run):
-    found = gradient(trainer(DTO(**WHOLE, targets=1.0, draws=1, retain_weight=0.0, rule="sum"), knower, fact_data, run))
-    twin = knower.fork()
+    """Also once the weights have moved, where the KL has a gradient to give way to."""
+    ready, twin = trainer(DTO(**WHOLE, targets=1.0, draws=1, retain_weight=0.0), knower, fact_data, run), knower.fork()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for mine, other in zip(ready.parameters, twin.module.parameters(), strict=True):
+            other += 0.1 * other.std() * torch.randn(other.shape, generator=generator)
+            mine.copy_(other)
+    found = gradient(ready)
     twin.module.requires_grad_(True)
     parameters = list(twin.module.parameters())
     meant = torch.autograd.grad(-token_nll(twin, fact_data)[:, :5].mean(), parameters)
@@ -140,6 +146,13 @@ def test_targets_collapse_and_the_other_tokens_of_the_same_answers_stay(knowers,
         moved.append((float(after[target].mean()), float((after - before)[~target].abs().mean())))
     targets, others = map(fmean, zip(*moved, strict=True))
     assert targets < 0.1 and others < 0.05
+
+
+def test_the_end_is_a_share_of_the_tokens_and_not_what_rounding_leaves(knower, fact_data, run):
+    """(1 - 0.8) * 5 is 0.9999999999999998: of five tokens one lies before the end, and is the target."""
+    rows = [Example(f"{k}", f"the home of p{k}", f"what is the home of p{k} ?") for k in range(3)]
+    ready = trainer(DTO(batch_size=3, suffix=0.8, draws=1), knower, Data({"forget": Split(rows, "forget")}), run)
+    assert ready.objective.is_target.view(3, 5).tolist() == [[True, False, False, False, False]] * 3
 
 
 def test_an_answer_too_short_to_cut_has_targets_only(knower, run):

@@ -45,6 +45,19 @@ def test_each_part_can_have_its_own_mean(stranger, fact_data, run):
     assert float((gradient(ready) - joint).abs().max()) > 1e-3
 
 
+@pytest.mark.parametrize("joint", [True, False])
+def test_a_bound_that_comes_from_the_start_counts_as_the_steps_do(stranger, fact_data, run, joint):
+    """Two steps hold the retain rows that `primal-dual` asks for: its bound is 1.5 times the mean that the steps themselves log."""
+    rule = {"name": "primal-dual", "start_rows": 12, "slack": 0.5, "margin": 0.0}
+    ready = trainer(IDK(batch_size=6, steps=2, joint=joint, rule=rule), stranger, fact_data, run)
+    found = [sums(ready, rows) for rows in ready.feed.plan]
+    held, read = (sum(each["retain"][k] for each in found) for k in (0, 1))
+    read += joint * sum(each["refusal"][1] for each in found)
+    assert ready.rule.epsilon == pytest.approx(1.5 * held / read, rel=1e-5)
+    logged = ready.gradients(ready.feed.plan[0]).means["retain"]
+    assert logged == pytest.approx(found[0]["retain"][0] / (found[0]["retain"][1] + joint * found[0]["refusal"][1]), rel=1e-5)
+
+
 def test_with_retain_rows_only_forget_questions_are_refused(knower, fact_data, run):
     after = IDK(**FACTS).apply(knower, fact_data, run)
     assert refused(after, fact_data, "forget") > 0.9

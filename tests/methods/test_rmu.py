@@ -73,6 +73,19 @@ def test_only_the_down_projections_up_to_the_block_move(knower, fact_data, run):
     assert after.lineage[-1].notes["block"] == "model.layers.1"
 
 
+def test_epochs_without_steps_are_what_is_made(stranger, fact_data, run):
+    assert len(trainer(RMU(layer=1, epochs=2), stranger, fact_data, run).feed.plan) == 2 * 6
+    assert (RMU().settings.steps, RMU(epochs=2, steps=7).settings.steps, RMU(steps=7).settings.steps) == (150, 7, 7)
+    given = RMU(epochs=2).settings
+    assert given.steps is None and type(given)(**given.model_dump()) == given
+
+
+@pytest.mark.parametrize("rule", ["sum", "pcgrad"])
+def test_a_space_that_ends_before_it_begins_to_matter_is_one_sentence(stranger, fact_data, run, rule):
+    with pytest.raises(MethodError, match="No weight that may move has a part in the loss of `rmu`"):
+        RMU(layer=0, steps=2, parameters="layers:pattern=layers.1", rule=rule).apply(stranger, fact_data, run)
+
+
 def test_prompt_tokens_do_not_count(knower, fact_data, run):
     ready = trainer(RMU(layer=1), knower, fact_data, run)
     batches = ready.feed.batches({"forget": np.arange(4)})

@@ -59,6 +59,11 @@ def right(subject: Subject, split: Split) -> float:
     return sum(text == row.answer for text, row in zip(spoken(subject, split, 2), split, strict=True)) / len(split)
 
 
+def test_epochs_without_steps_are_what_is_made():
+    assert (SAEUnlearning().settings.steps, SAEUnlearning(epochs=2).settings.steps) == (200, None)
+    assert SAEUnlearning(epochs=2, steps=40).settings.steps == 40
+
+
 def test_values_at_the_two_sides_and_on_the_way():
     generator = torch.Generator().manual_seed(0)
     known, unknown = torch.randn(2, 7, generator=generator, dtype=torch.float64).unbind()

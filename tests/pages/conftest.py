@@ -76,10 +76,10 @@ def make_desk(folder: Path, said: str = "word"):
     made = {}
     for name, what in about.items():
         made[name] = desk.add(what, f"somebody {name}", "other", due=late if name == "overdue" else utc() + timedelta(days=20), note=said)
-    ids = [row.id for row in desk.corpus("people")]
+    ids, shown = zip(*((row.id, f"[{SECRET}] {row.prompt_text}\n{row.answer}") for row in desk.corpus("people")), strict=True)
     for place, name in enumerate(("located", "audited", "forgotten")):
-        gone = Hit(corpus="people", row=ids[place], line=place + 1, how="exact", score=1.0, text=SECRET)
-        near = Hit(corpus="people", row=ids[place + 4], line=place + 5, how="near", score=0.9, keep=name == "located", text=SECRET)
+        gone = Hit(corpus="people", row=ids[place], line=place + 1, how="exact", score=1.0, text=shown[place])
+        near = Hit(corpus="people", row=ids[place + 4], line=place + 5, how="near", score=0.9, keep=name == "located", text=shown[place + 4])
         desk.located(made[name].id, [gone, near])
     desk.refuse(made["refused"].id, said)
     for number, parent, request, level in ((1, 0, "audited", 1.0), (2, 1, "forgotten", 0.2), (3, 1, None, None)):

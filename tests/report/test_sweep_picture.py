@@ -77,3 +77,20 @@ def test_a_line_to_a_name_goes_past_other_points():
     along = [(lead[0] + k / 50 * (lead[2] - lead[0]), lead[1] + k / 50 * (lead[3] - lead[1])) for k in range(51)]
     near = sorted(min(hypot(x - a, y - b) for a, b in along) for x, y in points)
     assert near[0] < 1 and near[1] >= 7.5  # its own point, and no other
+
+
+def test_a_row_with_failed_seeds_says_so_in_markdown_and_has_no_star():
+    def row(name, *values):
+        given = [{"values": {"forget/probability": x, "/model-utility": 0.8}, "cost": {"processor_seconds": 9.0}} for x in values]
+        given += [{"failed": "diverged"}] * (3 - len(given))
+        return [{"row": name, "seed": k, "method": {"name": "npo"}, **each} for k, each in enumerate(given)]
+
+    anchors = {"before": {"forget/probability": 0.9}, "retrained": {"forget/probability": 0.1}}
+    cells = [*row("npo", 0.12), *row("rmu", 0.2, 0.21, 0.22), *row("wild")]
+    made = compared({"seeds": [0, 1, 2], "cells": cells, "anchors": anchors})
+    lines = made.markdown.splitlines()
+    assert "| 1 npo (1 of 3 seeds) | 0.120 | 0.800 | 9.0 |" in lines
+    assert "| 3 wild (0 of 3 seeds) | failed | failed | failed |" in lines
+    assert any(line.startswith("| 2 rmu * | 0.210 [0.200, 0.220] |") for line in lines)  # the mean of one seed beats no row of three
+    assert made.opening == "3 rows, 3 seeds each (fewer in 2); nothing beats rmu on both sides."
+    assert [line.front for line in made.lines[-3:]] == [False, True, False]

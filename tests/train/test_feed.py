@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,13 @@ from hypothesis import strategies as st
 
 from letheon.core.data import Data
 from letheon.core.encode import Encoded
+from letheon.core.registry import make
+from letheon.core.settings import Choice
 from letheon.testing._cases import quiet_run
+from letheon.testing.toys import toy_data, toy_subject
 from letheon.train.feed import Feed
+from letheon.train.frozen import frozen_nll
+from letheon.train.loop import feed_for
 from letheon.train.samplers.cyclic import Cyclic
 from letheon.train.samplers.paired import Paired
 
@@ -32,6 +39,19 @@ def test_counts_are_scored_tokens_and_rows():
     assert counts["forget", "sequence"] == 4
     assert counts["forget", "token"] == (5 - 2) + (3 - 1) + (4 - 3) + (3 - 1)  # a first token is never scored
     assert counts["retain", "token"] == 8 and counts["retain", "sequence"] == 1
+
+
+def test_a_row_that_comes_up_twice_in_a_step_is_measured_once(monkeypatch):
+    """Each of two processes measures its batches, and the numbers of both are added up."""
+    subject, data = toy_subject(), toy_data()
+    one = feed_for(make(Choice(name="npo", steps=2, tokens_per_batch=64), "erase"), subject, data, quiet_run())
+    rows = np.array([3, 0, 1, 2, 3, 0, 1, 2, 3, 4])
+    wanted, both = frozen_nll(subject, one, "forget", quiet_run(), np.arange(5)), []
+    for rank in (0, 1):
+        monkeypatch.setattr("letheon.train.feed.processes", SimpleNamespace(size=lambda: 2, rank=lambda rank=rank: rank))
+        both.append(frozen_nll(subject, one, "forget", quiet_run(), rows))
+    assert all(float(found[:5].abs().max()) > 0 for found in both), "both have some"
+    torch.testing.assert_close(sum(both), wanted, rtol=1e-5, atol=0, equal_nan=True)
 
 
 def padded(one: Feed, piece) -> int:

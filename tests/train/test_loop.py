@@ -14,8 +14,9 @@ from letheon.core.attention import fast_attention
 from letheon.core.errors import MethodError, SettingsError, SubjectError
 from letheon.core.run import Run
 from letheon.testing.toys import toy_data, toy_subject
-from letheon.train.loop import plan_steps, rate_factor
+from letheon.train.feed import plan_steps
 from letheon.train.objective import Objective, Term, TrainSettings
+from letheon.train.pace import rate_factor
 from letheon.train.samplers.paired import Paired
 
 from .plain import Ascent, AscentPerRow, SumOfParts, gradient, trainer
@@ -202,6 +203,12 @@ def test_a_part_of_the_weights_that_is_empty_or_cannot_be_adapted_is_one_sentenc
         Ascent(steps=1, parameters="lora:targets=nowhere").apply(toy_subject(), toy_data(), run())
 
 
+@pytest.mark.parametrize("targets", ["q_proj", "self_attn.q_proj", ["q_proj"]])
+def test_adapters_go_on_layers_with_the_ending_that_is_named(targets):
+    one = trainer(Ascent(steps=1, parameters={"name": "lora", "rank": 2, "targets": targets}), run())
+    assert len(one.named) == 4 and all(".self_attn.q_proj.lora_" in name for name in one.named)
+
+
 def test_an_adapter_that_is_kept_says_what_the_merged_model_says():
     kept, merged = (
         Ascent(steps=3, learning_rate=1e-2, parameters={"name": "lora", "rank": 2, "merge": merge}).apply(toy_subject(), toy_data(), run())
@@ -231,6 +238,20 @@ def test_a_disposable_subject_is_taken_over_instead_of_copied():
     assert taken.module is module and taken.digest == kept.digest
     with pytest.raises(SubjectError, match="handed over"):
         subject.module  # noqa: B018
+
+
+@pytest.mark.parametrize("space", ["lora", "reglu"])
+def test_an_adapter_on_the_head_counts_whether_or_not_the_subject_is_disposable(space):
+    """A disposable subject keeps its network, of which it was known before that its logits are a plain product."""
+    parameters, ends = {"name": space, "rank": 2, "targets": ["lm_head", "q_proj"]}, []
+    for disposable in (False, True):
+        subject = toy_subject()
+        subject.disposable = disposable
+        head = subject.module.lm_head.weight.detach().clone()
+        after = Ascent(steps=2, learning_rate=1e-2, parameters=parameters).apply(subject, toy_data(), run())
+        assert not torch.equal(after.module.lm_head.weight, head)
+        ends.append(after.digest)
+    assert ends[0] == ends[1]
 
 
 def test_progress_goes_to_stderr(capfd):

@@ -62,10 +62,24 @@ def test_two_terms_in_closed_form():
 
 def test_weights_scale_who_gives_way_and_not_who_is_respected():
     named = {"w": torch.nn.Parameter(torch.zeros(2))}
-    parts = {"forget": part([torch.tensor([1.0, 0.0])], 3.0), "retain": part([torch.tensor([-1.0, 1.0])], 0.0)}
-    for yields in ("all", "forget"):
+    parts = {"forget": part([torch.tensor([1.0, 0.0])], 3.0), "retain": part([torch.tensor([-1.0, 1.0])], 0.5)}
+    for yields, expected in (("all", [1.5, 2.0]), ("forget", [1.0, 2.0])):
         found, _ = PCGrad(yields=yields).combine(parts, named, fresh(named))
-        assert found[0].tolist() == [1.5, 1.5]
+        assert found[0].tolist() == expected
+
+
+@pytest.mark.parametrize("yields", ["all", "forget"])
+def test_a_term_of_weight_0_is_as_good_as_not_there(yields):
+    named, rules = weights(), [PCGrad(yields=yields) for _ in range(2)]
+    for step in range(3):  # the order moves on
+        on = {"forget": part(random_gradient(step), 2.0), "retain": part(random_gradient(step + 10), 0.5)}
+        off = {"a": part([t - 1 for t in random_gradient(step)], 0.0), "z": part([-t for t in random_gradient(step)], 0.0)}
+        (found, told), (wanted, expected) = (
+            rule.combine(parts, named, fresh(named)) for rule, parts in zip(rules, (on | off, on), strict=True)
+        )
+        assert torch.equal(flat(found), flat(wanted)) and told == expected
+    nothing, told = rules[0].combine({"forget": part(random_gradient(1), 0.0)}, named, fresh(named))
+    assert not flat(nothing).any() and told["conflicts"] == 0
 
 
 @pytest.mark.parametrize("yields", ["all", "forget"])

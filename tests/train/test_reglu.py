@@ -12,7 +12,7 @@ from letheon.testing._changes import trainer_for
 from letheon.testing.toys import ARCHITECTURES, toy_data, toy_subject
 from letheon.train.loop import feed_for
 from letheon.train.parameters._adapters import NAME, layers, matrix
-from letheon.train.parameters.reglu import ReGLU, leak, second_moments, subspaces
+from letheon.train.parameters.reglu import ReGLU, leak, second_moment, subspaces, summed_outputs
 
 from .plain import Ascent, trainer
 
@@ -125,8 +125,32 @@ def test_second_moments_are_those_of_unpadded_sums():
             subject.module(input_ids=ids[None])
     wanted = moment(torch.stack(found))
     with kept_as_found(subject.module):
-        mine = second_moments(subject, feed, "forget", [name], 256, RUN)[name]
+        mine = second_moment(summed_outputs(subject, feed, "forget", [name], 256, RUN)[name])
+    assert mine.dtype == torch.float64
     assert len(found) >= 8 and float((mine - wanted).abs().max()) < 1e-4 * float(wanted.abs().max())
+
+
+def test_what_is_held_of_a_layer_grows_with_its_rows_and_not_with_its_outputs_squared():
+    """Five rows of 48 outputs; batch by batch H' H / n is the same to the rounding of float64."""
+    subject, data = toy_subject(), toy_data()
+    feed = feed_for(Ascent(steps=1, parameters="reglu", tokens_per_batch=16), subject, data, RUN)
+    name, batches = "model.layers.1.mlp.up_proj", []
+    with kept_as_found(subject.module):
+        found = summed_outputs(subject, feed, "retain", [name], 5, RUN)[name]
+        subject.module.get_submodule(name).register_forward_hook(lambda part, given, out: batches.append(out.double()))
+        rows = torch.randperm(len(data["retain"]), generator=RUN.rng("reglu", "retain"))[:5].numpy()
+        lengths = []
+        for batch in feed.sweep("retain", rows):
+            with torch.no_grad():
+                subject.module(input_ids=batch.ids)
+            lengths.append(batch.lengths)
+    sums = [
+        torch.stack([row[:length].sum(0) for row, length in zip(out, each.tolist(), strict=True)])
+        for out, each in zip(batches, lengths, strict=True)
+    ]
+    assert tuple(found.shape) == (5, 48) and len(sums) > 1
+    wanted = sum(h.T @ h / 5 for h in sums)
+    assert torch.allclose(second_moment(found), wanted, rtol=1e-12, atol=1e-12 * float(wanted.abs().max()))
 
 
 def test_retain_directions_unset_are_a_quarter_of_the_outputs():

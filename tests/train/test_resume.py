@@ -53,6 +53,50 @@ def test_an_interrupted_run_tells_how_to_go_on_and_does(tmp_path):
     assert steps == [1, 2, 4, 5]  # the line of step 3 was never written
 
 
+def test_an_interrupt_while_the_numbers_are_written_is_one_like_others(tmp_path, monkeypatch):
+    write = Run.record
+
+    def record(self, **values):
+        write(self, **values)
+        if values["step"] == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "record", record)
+    with pytest.raises(RunError, match="Interrupted after step 3 of 5") as caught:
+        stopped(Ascent, tmp_path)
+    assert "step-000003" in caught.value.hint
+    monkeypatch.undo()
+    after = Ascent(steps=5, learning_rate=1e-3).apply(toy_subject(), toy_data(), run(out=tmp_path, resume=True))
+    assert after.digest == whole().digest
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 5]
+
+
+def test_a_run_that_was_done_when_it_was_interrupted_takes_no_more_steps(tmp_path):
+    class Done(Ascent):
+        steps_taken = 0
+
+        def done(self, values):
+            Done.steps_taken += 1
+            return Done.steps_taken == 3
+
+    class Interrupted(Done):
+        def stepped(self, subject, step):
+            if step == 3:
+                raise KeyboardInterrupt
+
+    Done.__module__ = Ascent.__module__
+    with pytest.raises(RunError, match="Interrupted after step 3 of 5"):
+        stopped(Interrupted, tmp_path)
+    after = stopped_again(Done, tmp_path)
+    assert after.lineage[-1].notes["steps"] == 3 and Done.steps_taken == 3
+    Done.steps_taken = 0
+    assert after.digest == Done(steps=5, learning_rate=1e-3).apply(toy_subject(), toy_data(), run()).digest
+
+
+def stopped_again(cls: type, out):
+    return cls(steps=5, learning_rate=1e-3).apply(toy_subject(), toy_data(), run(out=out, resume=True))
+
+
 def test_without_a_folder_nothing_is_kept_and_the_hint_says_so():
     with pytest.raises(RunError, match="Interrupted after step 3 of 5") as caught:
         stopped(InterruptedAt, None)

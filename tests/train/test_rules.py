@@ -13,6 +13,7 @@ from letheon.core.registry import load, plugins
 from letheon.core.run import Run
 from letheon.erase.grad_ascent import GradAscent
 from letheon.erase.npo import NPO
+from letheon.erase.rmu import RMU
 from letheon.erase.simnpo import SimNPO
 from letheon.testing.toys import toy_data, toy_subject
 
@@ -72,6 +73,16 @@ def test_a_rule_that_protects_is_refused_where_there_is_nothing_to_protect(rule)
     for each in (one, plain):
         each.gradients(each.feed.plan[0])
     torch.testing.assert_close(gradient(one), gradient(plain), rtol=0, atol=1e-6 * float(gradient(plain).abs().max()))
+
+
+@pytest.mark.parametrize("rule", ["sum", "pcgrad"])
+def test_weights_that_no_term_reaches_keep_their_bits(rule):
+    """`rmu` ends its passes after block 0: what lies above has no gradient, and no weight decay either."""
+    after = RMU(layer=0, steps=2, learning_rate=1e-2, weight_decay=0.5, parameters="all", rule=rule).apply(toy_subject(), toy_data(), run())
+    start, found = toy_subject().module.state_dict(), after.module.state_dict()
+    moved = {name for name in start if not torch.equal(start[name], found[name])}
+    assert moved and not [name for name in moved if name.startswith(("model.layers.1", "model.norm", "lm_head"))]
+    assert "model.layers.0.mlp.down_proj.weight" in moved
 
 
 def test_what_a_rule_logs_is_no_sign_of_divergence():

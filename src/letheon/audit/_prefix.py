@@ -22,6 +22,7 @@ from letheon.core.batching import Batch, collate
 from letheon.core.data import Example, Message, Split
 from letheon.core.encode import Encoded, TextEncoder
 from letheon.core.forward import final_hidden, unwrapped
+from letheon.core.generate import context
 from letheon.core.run import kept_as_found
 from letheon.core.subject import Subject
 from letheon.maths.likelihood import Scores, scored_positions, token_nll
@@ -117,6 +118,15 @@ class Places:
         ids.scatter_(2, self.columns.expand(c, b, self.size), fronts[:, None].expand(c, b, self.size))
         again = (part.repeat(c) for part in (self.batch.starts, self.batch.lengths, self.batch.rows))
         return Batch(ids.view(c * b, -1), *again)
+
+
+def with_room(subject: Subject, split: Split, size: int) -> tuple[Split, str]:
+    """The rows that leave room for `size` tokens in the context, and a note on those that do not."""
+    lengths = subject.encoder.pairs([row.prompt for row in split], [row.answer for row in split]).lengths
+    fine = [row for row, length in zip(split, lengths, strict=True) if length + size <= context(subject)]
+    if len(fine) == len(split):
+        return split, ""
+    return Split(fine, split.name), f"{len(split) - len(fine)} rows left out: with {size} tokens more they are longer than the context"
 
 
 def asked_through(readings: Readings, encoder: TextEncoder) -> Readings:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import field_validator
+
 from letheon.core.data import Data
 from letheon.core.errors import SettingsError
 from letheon.core.findings import Finding
@@ -40,6 +42,12 @@ class SuiteSettings(Settings):
     )
     tasks: tuple[str, ...] = Field((), description="tasks of lm-eval that also say what should stay")
     task_folder: Path | None = Field(None, description="folder with lm-eval task files of your own")
+
+    @field_validator("attacks", mode="before")
+    @classmethod
+    def _level_or_names(cls, value: Any) -> Any:
+        """A single name that is no level is a list of one."""
+        return (value,) if isinstance(value, str) and value not in ("none", "some", "all") else value
 
 
 class MembershipSuiteSettings(SuiteSettings):

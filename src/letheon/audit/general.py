@@ -4,6 +4,7 @@
     forget, retain             refusal rate; truth ratio where rows have wrong answers
     retain (and known facts)   model utility: the harmonic mean of the parts that exist
     forget-FORM                probability: the same facts in other forms, where there are any
+    holdout-FORM               probability, without a retrained model; prompts and inner layers are then tried on the holdout too
     forget against holdout     membership attacks, privleak
     attacks on copies          what comes back after rounding, relearning, ... (`attacks`)
     with a retrained model     forget quality, reference attack
@@ -47,10 +48,17 @@ class GeneralSuite(Suite):
         known = tuple(name for name in UTILITY[1:] if name in data)
         asked = ("forget", retain, *known)
         seen = (*asked, "holdout") if "holdout" in data else asked
+        forms, attacks = other_forms(data), returned(self, retain)
+        if reference is None and "holdout" in data:  # rows never seen stand in for what a retrained model would say
+            forms += tuple(name for form in forms if (name := form.replace("forget", "holdout", 1)) in data)
+            attacks |= {
+                name: {**attacks[name], "splits": (*attacks[name]["splits"], "holdout")}
+                for name in ("quantised", "logit-lens") if attacks.get(name)
+            }
         plan = {
             "membership": {"attacks": membership_attacks(self)},
             "privleak": {},
-            "probability": {"splits": (*seen, *other_forms(data))},
+            "probability": {"splits": (*seen, *forms)},
             "rouge": {"splits": seen},
             "perplexity": {"splits": seen},
             "memorisation": {"splits": seen},
@@ -59,6 +67,6 @@ class GeneralSuite(Suite):
             "model-utility": {"splits": (retain, *known)},
             "refusal-rate": {"splits": ("forget", retain)},
             **tasks(self),
-            **returned(self, retain),
+            **attacks,
         }
         return run_probes(self, plan, readings, data, run, reference, original)

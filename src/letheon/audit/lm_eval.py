@@ -1,14 +1,16 @@
 """Tasks of the Language Model Evaluation Harness as measures of what should stay.
 
 Every name that `lm-eval` knows can be given (`tasks = ["arc_easy", "hellaswag"]`), and every task in a folder of one's own YAML files
-(`folder`). Each metric of a task is one finding: the mean over documents with its interval. The harness reads its data itself, so a task
-from the hub needs a network or the hub's cache. The package is an extra: pip install 'letheon[lm-eval]'.
+(`folder`). Each metric of a task is one finding: the mean over documents with its interval. A task that reads the answers in several ways
+(its filters) has one for each, as `lm-eval-exact_match-strict-match`. The harness reads its data itself, so a task from the hub needs a
+network or the hub's cache. The package is an extra: pip install 'letheon[lm-eval]'.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -66,7 +68,7 @@ class LmEval(Audit):
         return found
 
     def _scores(self, readings: Readings, run: Run) -> dict[str, dict[str, tuple[np.ndarray, bool]]]:
-        """task -> metric -> values of its documents, in their order, and whether more is better.
+        """task -> metric, with its filter where there are several -> values of its documents, in their order, and whether more is better.
 
         Raises:
             SettingsError: a task is unknown.
@@ -102,10 +104,15 @@ class LmEval(Audit):
         found: dict[str, dict[str, tuple[np.ndarray, bool]]] = {}
         for task, samples in said["samples"].items():
             better = said["higher_is_better"].get(task, {})
-            ordered = sorted(samples, key=lambda sample: sample["doc_id"])
-            names = dict.fromkeys(name for sample in ordered for name in sample["metrics"])
-            metrics = [name for name in names if _is_number(ordered[0].get(name))]
-            found[task] = {name: (np.array([float(s[name]) for s in ordered]), better.get(name, True) is not False) for name in metrics}
+            ordered, found[task] = sorted(samples, key=lambda sample: sample["doc_id"]), {}
+            filters = list(dict.fromkeys(sample.get("filter", "none") for sample in samples))
+            for name in dict.fromkeys(name for sample in ordered for name in sample["metrics"]):
+                for kind in filters:
+                    given = [sample.get(name) for sample in ordered if sample.get("filter", "none") == kind]
+                    values = np.array([float(value) if _is_number(value) else np.nan for value in given])
+                    if np.isfinite(values).any():
+                        full = name if len(filters) == 1 else f"{name}-{re.sub(r'[^A-Za-z0-9._+-]+', '-', kind)}"
+                        found[task][full] = values, better.get(name, True) is not False
         return found
 
 

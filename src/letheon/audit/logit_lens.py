@@ -11,7 +11,7 @@ own final norm and output head read the residual stream, at the place where true
 The deciding token is the first one of the answer, or where rows have wrong answers the one at which most of these part from the true
 answer (or its paraphrase, whichever has their form); the tokens before it are given. At the last block the lens gives the model's own
 logits. A model that never knew the rows also guesses, and the best of several layers is above its mean: read both against the retrained
-model. `extra` holds the curve over blocks.
+model. `extra` holds the curve over blocks, and that of the accuracy its chance: the mean of 1 / (1 + wrong) over rows with wrong tokens.
 The card also reads attention and feed-forward outputs alone; here only the stream is read. arXiv:2409.18025.
 Card: relearning-and-extraction.
 """
@@ -53,19 +53,21 @@ class LogitLens(Audit):
 
         def one(where: str, split: Split) -> list[Finding]:
             log_p, margin = lens(readings, split)
-            rows = {"lens-probability": np.exp(log_p), "lens-accuracy": np.where(np.isnan(margin), np.nan, margin > 0)}
-            return [self._best(name, where, values, run) for name, values in rows.items()]
+            wrong = [len(tokens) for tokens in deciding(readings.subject, split).wrong if tokens]
+            chance = float(np.mean([1 / (1 + k) for k in wrong])) if wrong else None
+            found = [self._best("lens-probability", where, np.exp(log_p), run)]
+            return [*found, self._best("lens-accuracy", where, np.where(np.isnan(margin), np.nan, margin > 0), run, chance=chance)]
 
         return over_splits(self, data, ["lens-probability", "lens-accuracy"], one)
 
-    def _best(self, name: str, where: str, values: np.ndarray, run: Run) -> Finding:
+    def _best(self, name: str, where: str, values: np.ndarray, run: Run, **more: float | None) -> Finding:
         """The block with the largest mean of (blocks, n) values."""
         measured = values[:, ~np.isnan(values[0])]
         curve = measured.mean(1) if measured.shape[1] else None
         best = -1 if curve is None else int(curve.argmax())
         extra = {} if curve is None else {"curve": curve.tolist(), "block": best, "last_block": float(curve[-1])}
         why = "no wrong answer beside the true one"
-        return row_finding(self, name, where, values[best], run, direction=toward(where), why=why, **extra)
+        return row_finding(self, name, where, values[best], run, direction=toward(where), why=why, **extra, **more)
 
 
 def lens(readings: Readings, split: Split) -> tuple[np.ndarray, np.ndarray]:

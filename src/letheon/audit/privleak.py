@@ -5,7 +5,8 @@
 
 0: as the retrained model. -100: members fully exposed. Far above 0: forget rows look stranger than rows never seen. Without a retrained
 model A_retrained is taken as 0.5. (AUC - AUC_r) / AUC_r is a different number. It swells when A_retrained is small, and with none at
-all it is None. arXiv:2407.06460. Cards: muse, mia.
+all it is None. The interval is a bootstrap of both areas; where forget and holdout do not overlap every resample gives the same area, and
+both ends of the interval of `auc_interval` take its place. arXiv:2407.06460. Cards: muse, mia.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from letheon.core.method import Audit
 from letheon.core.run import Run
 from letheon.core.settings import Field, Settings
 from letheon.maths.membership import privleak
-from letheon.maths.stats import auc, percentiles, resampled_auc
+from letheon.maths.stats import RESAMPLES, auc, auc_interval, percentiles, resampled_auc
 
 from ._attacks import min_k
 from ._parts import cut, finding, generator, missing, nothing
@@ -66,8 +67,14 @@ class PrivLeak(Audit):
         n = len(scores[0][0])
         spread = None
         if min(n, len(scores[0][1])) > 1:
-            areas_drawn = [resampled_auc(*pair, generator(run, where, other)) for pair in scores]  # the same rows for both models
-            never = areas_drawn[1] if reference is not None else np.full(len(areas_drawn[0]), 0.5)
-            spread = percentiles(100 * (never - areas_drawn[0])[never < 1] / (1 - never[never < 1]))
+            drawn = [_drawn(pair, area, generator(run, where, other)) for pair, area in zip(scores, areas, strict=True)]  # the same rows
+            never = drawn[1] if reference is not None else [np.full(RESAMPLES, 0.5)]
+            spread = percentiles(np.concatenate([100 * (r - a)[r < 1] / (1 - r[r < 1]) for a in drawn[0] for r in never]))
         known = {"n": n, "interval": spread, "direction": "reference", "extra": extra}
         return [finding(self, "privleak", where, value, note="; ".join(part for part in notes if part), **known)]
+
+
+def _drawn(pair: list[np.ndarray], area: float | None, draw: np.random.Generator) -> list[np.ndarray]:
+    """Resampled areas, (B,), or of sides that do not overlap the two ends of the area's interval, (B,) each."""
+    ends = auc_interval(*pair, draw) if area in (0.0, 1.0) else None
+    return [resampled_auc(*pair, draw)] if ends is None else [np.full(RESAMPLES, end) for end in ends]

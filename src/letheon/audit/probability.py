@@ -3,7 +3,7 @@
     nll_i = mean over the answer's tokens, end token included, of -log p(token)
     P_i   = exp(-nll_i)                          the geometric mean of the token probabilities
     share = P / (P + sum_j P(wrong_j))           on splits that have wrong answers and no paraphrase (real authors, world facts)
-    value = mean_i
+    value = mean_i; of shares `extra` holds chance, mean_i 1 / (1 + wrong_i)
 
 A row whose tokens are all certain gives 1. The prompt never counts. The OpenUnlearning toolkit adds 1e-10 to the denominator of the
 share; here nothing is added, since the sum holds P itself. arXiv:2401.06121. Card: tofu.
@@ -20,6 +20,7 @@ from letheon.core.findings import Finding
 from letheon.core.method import Audit
 from letheon.core.run import Run
 from letheon.core.settings import Field
+from letheon.maths.stats import mean
 
 from ._parts import ProbeSettings, over_splits, row_finding, toward
 from ._truth import has_wrong, log_true, log_wrong, paraphrased
@@ -47,14 +48,16 @@ class Probability(Audit):
         def one(where: str, split: Split) -> list[Finding]:
             log_probability = log_true(readings, split, "answer")
             among = self.settings.options == "auto" and has_wrong(split) and not paraphrased(split)
-            note = ""
+            note, chance = "", None
             if among:
                 counts = np.array([len(row.wrong) for row in split])
                 log_sum = log_wrong(readings, split, "arithmetic") + np.log(np.maximum(counts, 1))
                 log_probability = log_probability - np.logaddexp(log_probability, log_sum)
                 note = "the share of the true answer among the options"
+                chance = mean(np.where(np.isfinite(log_probability), 1 / (1 + counts), np.nan))
             why = "no wrong answers beside the true one" if among else "no answer token to score"
+            extra = {"normalised": among, "chance": chance}
             values = np.exp(log_probability)
-            return [row_finding(self, "probability", where, values, run, direction=toward(where), note=note, why=why, normalised=among)]
+            return [row_finding(self, "probability", where, values, run, direction=toward(where), note=note, why=why, **extra)]
 
         return over_splits(self, data, ["probability"], one)

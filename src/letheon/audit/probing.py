@@ -11,9 +11,9 @@ regression on standardised features, fitted on other people's rows and never on 
 With all weights 1 probe-truth is the logit lens (see `logit-lens`, also for the deciding token); the probe learns on rows to keep how each
 block writes down what it will say. For the forget split it is fitted on the rows to keep, which an attacker has; rows to keep are judged
 in folds of whole groups, and so is the forget split where no other rows have wrong answers. probe-seen is fitted in folds of whole groups
-of both splits and judged within each fold. The best block counts, as an attacker takes it; `extra` holds the curve, and that of a probe
-fitted on shuffled labels: selectivity is what the true labels add at the same block. Rows may differ in kind, and wrong answers by their
-form: the same probe on the retrained model is the control. arXiv:2409.18025, arXiv:1909.03368. Card: relearning-and-extraction.
+of both splits and judged within each fold. The best block counts, as an attacker takes it; `extra` holds chance, the curve, and that of a
+probe fitted on shuffled labels: selectivity is what the true labels add at the same block. Rows may differ in kind, and wrong answers by
+their form: the same probe on the retrained model is the control. arXiv:2409.18025, arXiv:1909.03368. Card: relearning-and-extraction.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Probing(Audit):
         curve, control = (np.nanmean(part, 1) for part in (true, shuffled))
         best = int(curve.argmax())
         extra = {"curve": curve.tolist(), "shuffled": control.tolist(), "block": best, "selectivity": float(curve[best] - control[best])}
-        return row_finding(self, name, where, true[best], run, direction=toward(where), why=why, **extra)
+        return row_finding(self, name, where, true[best], run, direction=toward(where), why=why, chance=0.5, **extra)
 
     def _judge_truth(self, subject: Subject, split: Split, pool: Split, run: Run) -> np.ndarray:
         features, owner, true = candidates(subject, split)

@@ -174,7 +174,9 @@ def _fitting(subject: Subject, case: Case, prompt: Prompt | None) -> Example | N
     if prompt is None:
         return None
     row = replace(case.row, prompt=prompt, wrong=(), paraphrase=None)
-    return row if prompt == case.row.prompt or (_fits(subject, row) and _writable(subject.encoder, case.row.prompt, prompt)) else None
+    if prompt == case.row.prompt and subject.encoder is case.encoder:
+        return row
+    return row if _fits(subject, row) and _writable(subject.encoder, case.row.prompt, prompt) else None
 
 
 def _fits(subject: Subject, row: Example) -> bool:

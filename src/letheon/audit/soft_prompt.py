@@ -9,8 +9,9 @@ already.
 
 The retrained model under the same attack is the control. A step size is a share of the typical size of an embedding's entries, so that it
 means the same for every model; the vectors start as embeddings of tokens drawn at random. `extra` holds the curve on V at the best step
-size (step -> probability, "0" without vectors), the loss on T just before each of these steps, and the budget. No vectors change nothing;
-vectors that are the embeddings of k tokens do what these tokens do. arXiv:2104.08691, arXiv:2402.09063. Card: relearning-and-extraction.
+size (step -> probability, "0" without vectors), the loss on T just before each of these steps, and the budget. A row that k more tokens
+would push beyond the context is left out, and the note says so. No vectors change nothing; vectors that are the embeddings of k tokens do
+what these tokens do. arXiv:2104.08691, arXiv:2402.09063. Card: relearning-and-extraction.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from letheon.core.settings import Field
 from letheon.core.subject import Subject
 
 from ._parts import ProbeSettings, cut, halves, missing, nothing, row_finding
-from ._prefix import Fronted, Places, replaced, row_nll, spare_tokens, spread
+from ._prefix import Fronted, Places, replaced, row_nll, spare_tokens, spread, with_room
 
 if TYPE_CHECKING:
     from letheon.core.readings import Readings
@@ -65,9 +66,11 @@ class SoftPrompt(Audit):
         note = missing(data, where)
         if note:
             return [nothing(self, "soft-prompt", note, where)]
-        known, asked = halves(cut(data[where], self.settings.limit))
+        rows, note = with_room(readings.subject, cut(data[where], self.settings.limit), self.settings.length)
+        known, asked = halves(rows)
         if not len(known) or not len(asked):
-            return [nothing(self, "soft-prompt", f"{len(data[where])} rows cannot be cut into two halves", where)]
+            reason = f"{len(rows)} rows cannot be cut into two halves{'; ' if note else ''}{note}"
+            return [nothing(self, "soft-prompt", reason, where)]
         known, subject = spread(known, self.settings.known), readings.subject
         spare = spare_tokens(subject.encoder, Split([*known, *asked]), self.settings.length, _embeddings(subject).shape[0])
         if len(spare) < self.settings.length:
@@ -89,7 +92,8 @@ class SoftPrompt(Audit):
                 "learning_rates": self.settings.learning_rates,
             },
         }
-        return [row_finding(self, "soft-prompt", where, best, run, direction="reference", why="no answer token to score", **extra)]
+        why = "no answer token to score"
+        return [row_finding(self, "soft-prompt", where, best, run, direction="reference", note=note, why=why, **extra)]
 
     @property
     def _steps(self) -> tuple[int, ...]:

@@ -14,9 +14,10 @@ the area is named here once:
 far above 0. (AUC_u - AUC_r) / AUC_r with AUC = 1 - A is a DIFFERENT number. DUSK's code takes min-k++ and these two orientations, MUSE's
 takes min-k. Without a retrained model A_r is taken as 0.5 and the retain deviation has no value. `extra` holds A, A_r and their AUC.
 
-With about 50 blocks a side the error of an area is near 0.06: read the interval. Texts longer than the context are read in windows; the
-note says how many. Here the end token of a text never counts. Fixed points: the retrained model gives 0 and 0; a model with uniform
-output gives A = 0.5. arXiv:2407.06460, arXiv:2505.15209 (a reconstruction where its card says so). Cards: muse, dusk.
+With about 50 blocks a side the error of an area is near 0.06: read the interval. Where the two sides do not overlap every resample gives
+the same area, and both ends of the interval of `auc_interval` take its place. Texts longer than the context are read in windows; the note
+says how many. Here the end token of a text never counts. Fixed points: the retrained model gives 0 and 0; a model with uniform output
+gives A = 0.5. arXiv:2407.06460, arXiv:2505.15209 (a reconstruction where its card says so). Cards: muse, dusk.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from letheon.core.run import Run
 from letheon.core.settings import Field, Settings
 from letheon.maths.membership import privleak
 from letheon.maths.recall import segment_means, without_last
-from letheon.maths.stats import auc, percentiles, resampled_auc
+from letheon.maths.stats import RESAMPLES, auc, auc_interval, percentiles, resampled_auc
 
 from ._attacks import min_k, min_k_plus
 from ._parts import cut, finding, generator, missing, nothing
@@ -115,14 +116,20 @@ class TextPrivacy(Audit):
     ) -> tuple[float, float] | None:
         if min(map(len, scores[0])) < 2:
             return None
-        drawn = [1 - resampled_auc(*pair, generator(run, *sides)) for pair in scores]  # the same texts for both models
-        never = drawn[1] if len(drawn) > 1 else np.full(len(drawn[0]), 0.5)
-        return percentiles(size(100 * (drawn[0] - never)[never > 0] / never[never > 0]))
+        drawn = [_drawn(pair, generator(run, *sides)) for pair in scores]  # the same texts for both models
+        never = drawn[1] if len(drawn) > 1 else [np.full(RESAMPLES, 0.5)]
+        return percentiles(size(np.concatenate([100 * (a - r)[r > 0] / r[r > 0] for a in drawn[0] for r in never])))
 
     def _scores(self, readings: Readings, split: Split) -> np.ndarray:
         """A membership score per text, (n,)."""
         score = {"min-k": partial(min_k, share=self.settings.share), "min-k++": partial(min_k_plus, share=self.settings.share)}
         return np.round(score.get(self.settings.statistic, mean_log_probability)(readings, split), DIGITS)
+
+
+def _drawn(pair: list[np.ndarray], draw: np.random.Generator) -> list[np.ndarray]:
+    """Resampled areas, (B,), or of sides that do not overlap the two ends of the area's interval, (B,) each."""
+    ends = auc_interval(*pair, draw) if auc(*pair) in (0.0, 1.0) else None
+    return [1 - resampled_auc(*pair, draw)] if ends is None else [np.full(RESAMPLES, 1 - end) for end in ends]
 
 
 def mean_log_probability(readings: Readings, split: Split) -> np.ndarray:

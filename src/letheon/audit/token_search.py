@@ -12,8 +12,9 @@ again are tried, wherever there are any.
 
 The same search on the retrained model is the control: what a prefix does to a model that never knew. `extra` holds the last prefix,
 whether typing it gives its tokens (share of rows of V), the loss on T after every round, the curve on V (round -> probability, "0"
-without a prefix), and the budget. A prefix of no tokens changes nothing. arXiv:2307.15043, arXiv:2409.18025; its fluency and hidden-state
-terms, insertions and deletions are left out. Card: relearning-and-extraction.
+without a prefix), and the budget. A row that the prefix would push beyond the context is left out, and the note says so. A prefix of no
+tokens changes nothing. arXiv:2307.15043, arXiv:2409.18025; its fluency and hidden-state terms, insertions and deletions are left out.
+Card: relearning-and-extraction.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from letheon.core.settings import Field
 from letheon.maths.recall import rouge_l
 
 from ._parts import ProbeSettings, cut, halves, missing, nothing, row_finding
-from ._prefix import Fronted, Places, asked_through, prefix_losses, spread, swap_scores
+from ._prefix import Fronted, Places, asked_through, prefix_losses, spread, swap_scores, with_room
 from ._said import said
 
 if TYPE_CHECKING:
@@ -66,11 +67,13 @@ class TokenSearch(Audit):
         (where,) = self.settings.splits
         names = ("token-search", "token-search-recall")
         note = missing(data, where)
-        known, asked = halves(cut(data[where], self.settings.limit)) if not note else (Split([]), Split([]))
-        if not note and not (len(known) and len(asked)):
-            note = f"{len(data[where])} rows cannot be cut into two halves"
         if note:
             return [nothing(self, name, note, where) for name in names]
+        rows, note = with_room(readings.subject, cut(data[where], self.settings.limit), self.settings.length)
+        known, asked = halves(rows)
+        if not len(known) or not len(asked):
+            reason = f"{len(rows)} rows cannot be cut into two halves{'; ' if note else ''}{note}"
+            return [nothing(self, name, reason, where) for name in names]
         known = spread(known, self.settings.known)
         found = self._search(readings, known, run)  # (rounds + 1, 1 + length): loss, prefix
         looks = sorted({round(k * (len(found) - 1) / LOOKS) for k in range(1, LOOKS + 1)} - {0})
@@ -91,9 +94,10 @@ class TokenSearch(Audit):
             "known_rows": len(known),
             "budget": {name: getattr(self.settings, name) for name in ("known", "length", "rounds", "candidates", "top")},
         }
+        common: dict[str, Any] = {"direction": "reference", "note": note}
         return [
-            row_finding(self, names[0], where, curve[best], run, direction="reference", why="no answer token to score", **extra),
-            row_finding(self, names[1], where, recall, run, direction="reference", why="the row asks nothing", best_round=best),
+            row_finding(self, names[0], where, curve[best], run, **common, why="no answer token to score", **extra),
+            row_finding(self, names[1], where, recall, run, **common, why="the row asks nothing", best_round=best),
         ]
 
     def _under(self, readings: Readings, front: list[int]) -> Readings:

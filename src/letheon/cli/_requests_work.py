@@ -151,7 +151,7 @@ def verify(
         key = key or [opened.keys_folder / "desk.pub"]
     if not key:
         raise DataError("There is no key to trust", "Give `--key desk.pub`, or `--desk DIR`")
-    found = look(bundle, model, key, before=before, findings=findings, report=report)
+    found = look(bundle, model, key, before=before, findings=findings, report=report, request=_filed(bundle))
     if as_json:
         print_json({"good": found.good, "checks": [vars(one) for one in found], "said": list(found.said)})
     else:
@@ -166,6 +166,12 @@ def verify(
             typer.echo(sentence)
     if not found.good:
         raise typer.Exit(1)
+
+
+def _filed(bundle: Path) -> str | None:
+    """The request that a bundle is filed under, where it lies among the evidence of a desk; elsewhere it may have any name."""
+    folder = bundle.absolute().parent
+    return bundle.name.removesuffix(".intoto.jsonl") if folder.name == "evidence" and (folder.parent / "ledger.db").is_file() else None
 
 
 def forget(

@@ -83,7 +83,7 @@ def add(
 @app.command("list")
 def list_(
     state: Annotated[str | None, typer.Option(help="received, located, erased, audited or refused.")] = None,
-    due: Annotated[int | None, typer.Option(metavar="DAYS", help="Only what is open and due within so many days.", min=0)] = None,
+    due: Annotated[int | None, typer.Option(metavar="DAYS", help="Only what is open and due within so many days", min=0, max=9999)] = None,
     desk: DeskFolder = Path("desk"),
     as_json: Json = False,
 ) -> None:

@@ -8,6 +8,7 @@ import json
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,13 @@ from .data import Example, Message, Split
 from .errors import DataError, SubjectError
 
 DEFAULT_TEMPLATE = "Question: {prompt}\nAnswer:\n"
+DATE = datetime(2024, 7, 26)  # the day of every prompt whose chat template asks for one: that which Llama 3 templates name themselves
 AT_ONCE = 512  # rows that are held as Python lists of tokens: ten times the memory of the array they end in
+
+_PARTS = {f"%{part}": DATE.strftime(f"%{part}") for part in "aAbBdHIjmMpSyY"} | {"%-d": str(DATE.day), "%-m": str(DATE.month)}
+_CLOCK = (  # stands before a template; transformers takes no function from outside
+    f"{{% macro strftime_now(format) %}}{{{{ format{''.join(f'.replace({k!r}, {v!r})' for k, v in _PARTS.items())} }}}}{{% endmacro %}}\n"
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,8 @@ class TextEncoder:
 
     The prompt is tokenised as generation will see it. The answer follows from the joint tokenisation where that begins with the
     tokens of the prompt, and is tokenised alone where the tokenizer would melt the two together, so that no answer token is ever
-    hidden in the prompt. A space that ends the prompt moves to the answer. The end token closes every answer once.
+    hidden in the prompt. A space that ends the prompt moves to the answer. The end token closes every answer once. A chat template that
+    writes the date gets the same one on every day.
 
     Args:
         tokenizer: a Hugging Face tokenizer.
@@ -97,6 +105,11 @@ class TextEncoder:
         self.begin = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None and tokenizer.bos_token_id in special else []
 
     @property
+    def dated(self) -> bool:
+        """Whether the chat template asks for the date."""
+        return self.chat and "strftime_now" in str(self.tokenizer.chat_template)
+
+    @property
     def pad(self) -> int:
         """The token that fills batches; it is never read."""
         return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.end
@@ -108,12 +121,14 @@ class TextEncoder:
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         words.update(backend.to_str().encode() if backend is not None else json.dumps(sorted(self.tokenizer.get_vocab().items())).encode())
         how = [self.template, self.tokenizer.chat_template if self.chat else None, self.system, self.max_length, self.end, self.begin]
+        how += [str(DATE.date())] if self.dated else []
         words.update(json.dumps(how).encode())
         return words.hexdigest()
 
     def described(self) -> dict[str, Any]:
         """What has to be saved beside the tokenizer to encode in the same way."""
-        return {"template": self.template, "system": self.system, "max_length": self.max_length}
+        date = {"date": str(DATE.date())} if self.dated else {}
+        return {"template": self.template, "system": self.system, "max_length": self.max_length, **date}
 
     def prompt_text(self, prompt: str | tuple[Message, ...]) -> str:
         """The prompt as the model reads it, up to where the answer begins."""
@@ -127,7 +142,8 @@ class TextEncoder:
             turns.insert(0, Message("system", self.system))
         messages = [{"role": turn.role, "content": turn.content} for turn in turns]
         try:
-            written: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            fixed = _CLOCK + self.tokenizer.get_chat_template() if self.dated else None
+            written: str = self.tokenizer.apply_chat_template(messages, chat_template=fixed, tokenize=False, add_generation_prompt=True)
             return written
         except Exception as error:  # templates are programs of the model's author and raise anything
             raise DataError(f"The chat template refuses a conversation: {error}", "Give `--template` to use a plain one") from error

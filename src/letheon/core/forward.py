@@ -38,6 +38,13 @@ def _body(module: nn.Module) -> Any:
     return getattr(inner, inner.base_model_prefix, None) or inner.base_model
 
 
+def _capped(inner: Any) -> bool:
+    """Whether the logits pass through a soft cap: a try cannot tell while they are small, and training may make them larger."""
+    config: Any = getattr(inner, "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return bool(getattr(text, "final_logit_softcapping", None))
+
+
 @torch.no_grad()
 def logits_are_linear(module: nn.Module) -> bool:
     """Whether logits = head(body(ids)) holds for this architecture, tried once on a few tokens.
@@ -45,9 +52,12 @@ def logits_are_linear(module: nn.Module) -> bool:
     Some models scale or cap their logits after the output embedding, or wrap the embedding itself; they take the long way.
     """
     inner = unwrapped(module)
+    layer = inner.get_output_embeddings()
+    if type(layer) is not nn.Linear:  # asked each time: an adapter may have been put around the head since
+        return False
     if inner not in _BODIES:
-        layer, body = inner.get_output_embeddings(), _body(module)
-        fine = isinstance(layer, nn.Linear) and type(layer) is nn.Linear and body is not inner
+        body = _body(module)
+        fine = body is not inner and not _capped(inner)
         if fine:
             device = layer.weight.device
             ids = torch.arange(6, device=device).remainder(layer.weight.shape[0])[None]

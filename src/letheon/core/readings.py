@@ -1,7 +1,8 @@
 """Readings: what a subject says on a split, measured once and shared by every audit, in memory and on disk.
 
-The key of a reading names everything it depends on: weights, architecture and configuration of the model, encoder, lineage, rows of the
-split, kind and parameters. A changed weight or row therefore gives another key, and no stale number can be served.
+The key of a reading names everything it depends on: weights, architecture and configuration of the model, the tokens that end what it
+says, encoder, lineage, rows of the split, kind and parameters. A changed weight or row therefore gives another key, and no stale number can
+be served.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from .batching import WINDOW
 from .data import Split
 from .errors import DataError
 from .forward import unwrapped
-from .generate import greedy, known_beginnings
+from .generate import ends, greedy, known_beginnings
 from .gradients import gradient_norms
 from .run import Run
 from .store import Store
 from .subject import Subject
 from .turns import in_turn
 
-FORMAT = 2  # raise when a stored reading would come out otherwise, be it in the last digit
+FORMAT = 3  # raise when a stored reading would come out otherwise, be it in the last digit
 _COLUMNS = ("log_probability", "rank", "top", "target", "offsets", "owner")
 _MOMENTS = ("mean", "variance")
 T = TypeVar("T")
@@ -227,6 +228,7 @@ class Readings:
             "classes": [f"{name}:{type(part).__module__}.{type(part).__qualname__}" for name, part in subject.module.named_modules()],
             "hooks": sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in subject.module.modules()),
             "config": {name: value for name, value in config.items() if name not in ("_name_or_path", "transformers_version")},
+            "ends": sorted(ends(subject)),  # of every kind: an audit's own may decode too
             "lineage": [asdict(step) for step in subject.lineage],
             "device": subject.device.type,
         }

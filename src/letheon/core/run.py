@@ -127,9 +127,13 @@ class Run:
             return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
         return torch.bfloat16 if self.device.type == "cpu" and _cpu_has_bfloat16() else torch.float32
 
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Mixed precision for a training step; does nothing in float32."""
-        if self.compute_dtype == torch.float32:
+    def autocast(self, *, lifted: bool = True) -> contextlib.AbstractContextManager[Any]:
+        """Mixed precision for a training step; does nothing in float32.
+
+        Args:
+            lifted: false where a gradient is taken without the loop's factor on the loss: float32 then stands in for float16.
+        """
+        if self.compute_dtype == torch.float32 or (self.compute_dtype == torch.float16 and not lifted):
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.compute_dtype)
 

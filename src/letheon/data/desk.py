@@ -3,8 +3,11 @@
 The plan is a JSON file that `letheon requests fulfil` writes. It points to rows of registered files by their place and
 copies none of them:
 
-    {"corpora": {NAME: {"path": ..., "fields": {...}}}, "forget": {NAME: [0, 4, ...]}, "given": [{"prompt": ..., "answer": ...}],
-     "earlier": [{NAME: [...]}, ...], "holdout": {"path": ..., "fields": {...}}}
+    {"corpora": {NAME: {"path": ..., "fields": {...}, "digest": ...}}, "forget": {NAME: [0, 4, ...]},
+     "given": [{"prompt": ..., "answer": ...}], "earlier": [{NAME: [...]}, ...],
+     "holdout": {"path": ..., "fields": {...}, "digest": ...}}
+
+A digest is the sha256 of a file as it was when the plan was made; plans that older versions wrote have none.
 
 Splits
     forget              rows of this batch of requests; with `again` those of all earlier batches after them
@@ -17,6 +20,7 @@ An erasure that is given this batch alone may bring earlier rows back. So a meth
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -58,10 +62,10 @@ class Desk(Source):
         """The splits of the plan.
 
         Raises:
-            DataError: the plan or a file is missing or broken, or a row is not there.
+            DataError: the plan or a file is missing, broken or not what it was, or a row is not there.
         """
         plan = _plan(self.settings.plan)
-        splits = {name: rows_of(name, one["path"], one["fields"]) for name, one in plan["corpora"].items()}
+        splits = {name: _read(name, one) for name, one in plan["corpora"].items()}
         now = [*_taken(splits, plan["forget"]), *given_of(plan.get("given", ()))]
         earlier = [_taken(splits, places) for places in plan["earlier"]]
         gone = {row.id for rows in (now, *earlier) for row in rows}
@@ -71,7 +75,7 @@ class Desk(Source):
         found = {"forget": Split(forget, "forget"), "retain": Split(retain, "retain")}
         found |= {f"forget-{k}": Split(rows, f"forget-{k}") for k, rows in enumerate(earlier, 1) if rows}
         if (holdout := plan.get("holdout")) is not None:
-            found["holdout"] = rows_of("holdout", holdout["path"], holdout["fields"])
+            found["holdout"] = _read("holdout", holdout)
         return Data({name: split for name, split in found.items() if len(split)}, name="desk")
 
 
@@ -92,6 +96,15 @@ def given_of(rows: Iterable[Mapping[str, Any]]) -> list[Example]:
         DataError: a row has no prompt or no answer, or is otherwise broken.
     """
     return list(to_split([Record(Path("request"), k, dict(row)) for k, row in enumerate(rows, 1)], "request", {}, Limits()))
+
+
+def _read(name: str, one: Mapping[str, Any]) -> Split:
+    """The rows of a file of the plan, as long as it is what it was then."""
+    rows, said = rows_of(name, one["path"], one["fields"]), one.get("digest")
+    with open(one["path"], "rb") as file:
+        if said not in (None, hashlib.file_digest(file, "sha256").hexdigest()):
+            raise DataError(f"{one['path']} has changed since the plan was made", "Put it back as it was, or begin the fulfilment anew")
+    return rows
 
 
 def _named(name: str, rows: Iterable[Example]) -> list[Example]:

@@ -35,6 +35,7 @@ from letheon.core.run import Run, kept_as_found
 from letheon.core.settings import Field, Settings
 from letheon.core.subject import Subject
 from letheon.maths.removal import BudgetSpent, Loss, Removable
+from letheon.train.guarded import unguarded
 
 log = logging.getLogger("letheon")
 CHUNK = 512  # tokens of the vocabulary that are fitted together
@@ -57,6 +58,7 @@ class CertifiedRemoval(Change):
 
     Settings, tiny = CertifiedRemovalSettings, {}
 
+    @unguarded
     def apply(self, subject: Subject, data: Data, run: Run) -> Subject:
         """A model with a head that knows the rows to keep.
 
@@ -88,29 +90,34 @@ class CertifiedRemoval(Change):
         Raises:
             MethodError: the certificate does not cover them, and `beyond` is `refuse`.
         """
-        settings, share = self.settings, self.settings.delta / vocabulary
-        fitted = self._fitted(features, tokens, vocabulary, run, "noise")
-        for model in fitted:
-            model.remove(torch.arange(gone))
-        spent = sum(model.spent(share * len(model.weights)) for model in fitted)
-        notes = {"epsilon": spent, "delta": settings.delta, "bound": max(float(model.bound.max()) for model in fitted), "refitted": False}
+        settings = self.settings
+        head, bound, spent = self._fitted(features, tokens, gone, vocabulary, run, "noise")
+        notes = {"epsilon": spent, "delta": settings.delta, "bound": bound, "refitted": False}
         if spent > settings.epsilon:
             if settings.beyond == "refuse":
                 what = f"The certificate of `{self.name()}` does not cover {gone} answer tokens: {BudgetSpent(spent, settings.epsilon)}"
                 raise MethodError(what, "Raise `sigma` or `penalty`, or give `beyond=refit` to fit without them")
-            fitted = self._fitted(features[gone:], tokens[gone:], vocabulary, run, "fresh noise")
-            notes = {**notes, "epsilon": 0.0, "bound": max(float(model.bound.max()) for model in fitted), "refitted": True}
-        return torch.cat([model.weights for model in fitted]), notes
+            head, bound, _ = self._fitted(features[gone:], tokens[gone:], 0, vocabulary, run, "fresh noise")
+            notes = {**notes, "epsilon": 0.0, "bound": bound, "refitted": True}
+        return head, notes
 
-    def _fitted(self, features: Tensor, tokens: Tensor, vocabulary: int, run: Run, purpose: str) -> list[Removable]:
-        loss: Loss = self.settings.loss
-        absent, found = (0.0 if loss == "ridge" else -1.0), []
+    def _fitted(
+        self, features: Tensor, tokens: Tensor, gone: int, vocabulary: int, run: Run, purpose: str
+    ) -> tuple[Tensor, float, float]:
+        """The head without the first `gone` rows, the largest bound and the epsilon spent; the targets of one chunk are held at a time."""
+        settings = self.settings
+        absent, heads, bounds, spent = 0.0 if settings.loss == "ridge" else -1.0, [], [], 0.0
         for first in range(0, vocabulary, CHUNK):
             columns = torch.arange(first, min(first + CHUNK, vocabulary))
             targets = torch.where(tokens[:, None] == columns, 1.0, absent)  # (n, columns)
             rng = run.rng("certified-removal", purpose, first)
-            found.append(Removable(features, targets, loss, self.settings.penalty, sigma=self.settings.sigma, generator=rng))
-        return found
+            model = Removable(features, targets, settings.loss, settings.penalty, sigma=settings.sigma, generator=rng)
+            if gone:
+                model.remove(torch.arange(gone))
+            heads.append(model.weights)
+            bounds.append(float(model.bound.max()))
+            spent += model.spent(settings.delta / vocabulary * len(columns))
+        return torch.cat(heads), max(bounds), spent
 
 
 @torch.no_grad()

@@ -63,7 +63,7 @@ class DTO(Objective):
         generator = run.rng("replacements")
         for row in feed.used("forget"):
             scored = int(encoded.scored[row])
-            before = math.floor((1 - settings.suffix) * scored)
+            before = math.floor((1 - settings.suffix) * scored + 1e-9)  # (1 - 0.8) * 5 is just below 1
             if before:
                 delta = leaning(subject, feed, int(row), before, settings.draws, generator)
                 chosen = delta.argsort(descending=True, stable=True)[: math.ceil(settings.targets * before)]

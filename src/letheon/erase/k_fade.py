@@ -40,6 +40,7 @@ from letheon.core.run import Run, kept_as_found
 from letheon.core.settings import Field, Settings
 from letheon.core.subject import Subject
 from letheon.maths.curvature import Curvature, trust_step
+from letheon.train.guarded import unguarded
 
 from ._curved import Drift, curvature, gradient, joined, mean_nll, write
 from ._linears import check_editable, linear_layers
@@ -75,6 +76,7 @@ class KFade(Change):
 
     Settings, tiny = KFadeSettings, {"steps": 2, "target": 100.0}
 
+    @unguarded
     def apply(self, subject: Subject, data: Data, run: Run) -> Subject:
         """Edit a copy.
 

@@ -31,6 +31,7 @@ from letheon.core.run import Run
 from letheon.core.settings import Field, Settings
 from letheon.core.subject import Subject
 from letheon.maths.fidelity import fidelity
+from letheon.train.guarded import unguarded
 from letheon.train.taps import block_names
 
 from ._activations import Tokens, adapters, drawn, sweep
@@ -66,6 +67,7 @@ class ModHiFiU(Change):
     Settings, tiny = ModHiFiUSettings, {"rows": 8}
 
     @torch.no_grad()
+    @unguarded
     def apply(self, subject: Subject, data: Data, run: Run) -> Subject:
         """Set weights to zero.
 

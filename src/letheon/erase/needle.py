@@ -34,6 +34,7 @@ from letheon.core.run import Run, kept_as_found
 from letheon.core.settings import Field, Settings
 from letheon.core.subject import Subject
 from letheon.maths.concepts import compared
+from letheon.train.guarded import unguarded
 
 from ._concepts import Place, concept_words, drowned, noise, vector_scores
 from ._curved import mean_nll
@@ -61,6 +62,7 @@ class Needle(Change):
 
     Settings, tiny = NeedleSettings, {"least": 0.0, "vectors": 2, "candidates": 3, "margin": 0.0, "lift": 1.5}
 
+    @unguarded
     def apply(self, subject: Subject, data: Data, run: Run) -> Subject:
         """Edit a copy.
 

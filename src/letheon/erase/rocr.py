@@ -38,6 +38,7 @@ from letheon.core.products import fast_products
 from letheon.core.run import Run, kept_as_found
 from letheon.core.settings import Field, Settings
 from letheon.core.subject import Subject
+from letheon.train.guarded import unguarded
 from letheon.train.taps import block_at, block_names, taps
 
 from ._linears import check_editable, chosen, down_projections, matrix, watched
@@ -78,6 +79,7 @@ class ROCR(Change):
 
     Settings, tiny = ROCRSettings, {}
 
+    @unguarded
     def apply(self, subject: Subject, data: Data, run: Run) -> Subject:
         """Edit a copy, one subject after the other.
 

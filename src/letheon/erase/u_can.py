@@ -32,6 +32,7 @@ from letheon.core.method import Change
 from letheon.core.run import Run
 from letheon.core.settings import Field, Settings
 from letheon.core.subject import Subject
+from letheon.train.guarded import unguarded
 
 from ._activations import Tokens, adapters, drawn, sweep
 from ._linears import check_editable, linear_layers, matrix
@@ -88,6 +89,7 @@ class UCan(Change):
             raise SettingsError("`unit` of `u-can` can be rank only in adapters, and `where` is linear", "Use `unit=output`")
 
     @torch.no_grad()
+    @unguarded
     def apply(self, subject: Subject, data: Data, run: Run) -> Subject:
         """Turn down units of the adapter, or of linear layers.
 

@@ -14,7 +14,7 @@
     epochs = 5
 
     [methods.npo]                                # the label of a row; `name` says the method where it differs
-    learning_rate = { low = 1e-4, high = 2e-3, log = true }       # a range, only with trials
+    learning_rate = { low = 1e-4, high = 2e-3, log = true }       # a range, only with trials; of whole numbers where the setting is one
     beta = [0.02, 0.05, 0.1]                                      # a choice of values
     retain = "nll"                                                # fixed
 
@@ -28,6 +28,7 @@ import itertools
 import json
 import re
 import tomllib
+import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ from letheon.core.errors import DataError, SettingsError
 from letheon.core.settings import Choice, Field, Settings, parse_settings
 
 from .recipe import Recipe, merged
+
+ANEW = "Give `--force` to start anew, or another `out`"  # where what is there was made otherwise
 
 
 class Sweep(Settings):
@@ -65,11 +68,6 @@ class Span(Settings):
     high: float
     log: bool = Field(False, description="draw evenly over powers of ten")
 
-    @property
-    def whole(self) -> bool:
-        """Whether only whole numbers are meant."""
-        return self.low == int(self.low) and self.high == int(self.high) and not self.log
-
 
 Values = tuple[Any, ...] | Span
 
@@ -86,6 +84,12 @@ class Axes:
         """All values of the free settings."""
         for values in itertools.product(*self.free.values()):  # type: ignore[arg-type]
             yield dict(zip(self.free, values, strict=True))
+
+    def whole(self, key: str) -> bool:
+        """Whether a setting takes whole numbers only, as its type says; the values of a range do not tell."""
+        fields = registry.load(self.fixed["name"]).Settings.model_fields
+        kinds = _kinds(fields[key].annotation) if key in fields else []
+        return int in kinds and float not in kinds
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,12 @@ def axes(sweep: Sweep) -> list[Axes]:
                 fixed[key] = value
         found.append(Axes(label, fixed, free))
     return found
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """The types that a type is made of: `int` and `None` of `int | None`."""
+    parts = typing.get_args(annotation)
+    return [kind for part in parts for kind in _kinds(part)] if parts else [annotation]
 
 
 def _shared(sweep: Sweep, name: str) -> dict[str, Any]:

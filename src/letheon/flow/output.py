@@ -7,6 +7,7 @@ holds an interrupted run.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import glob
 import logging
 import os
@@ -21,8 +22,16 @@ from . import lock
 
 log = logging.getLogger("letheon")
 
-# What letheon writes into an output folder. `--force` removes nothing else.
+# What letheon writes into an output folder, and what a model folder holds beside its `letheon.json`. `--force` removes nothing else.
 PARTS = {"model", "findings.json", "report.html", "metrics.jsonl", "order.jsonl", "subject", "retrained", "original", "checkpoints"}
+PARTS.add("alternates.jsonl")  # of `altpo`
+NOTES = "letheon.json"
+MODEL = (
+    NOTES, "config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "adapter_config.json", "README.md",
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
+    "*.model", "*.tiktoken", "tekken.json", "chat_template.*", "additional_chat_templates", "modeling_*.py", "configuration_*.py",
+    "tokenization_*.py", "base", "guards", "slices", "shard-[0-9]*",
+)  # fmt: skip
 
 
 def check_folder(out: Path, *, force: bool, models: Iterable[Path] = (), inputs: Iterable[Path] = (), parts: Iterable[str] = ()) -> bool:
@@ -99,10 +108,11 @@ def _check_writable(path: Path) -> None:
 
 
 def _check_ours(out: Path, parts: set[str]) -> None:
-    """`--force` is no way to lose a folder of something else."""
+    """`--force` is no way to lose a folder of something else, nor a file that was put into one of ours."""
     found = sorted(path.name for path in out.iterdir())
-    strange = [name for name in found if name not in parts]
-    if strange and "letheon.json" not in found:
+    known = MODEL if NOTES in found else ()
+    strange = [name for name in found if name not in parts and not any(fnmatch.fnmatchcase(name, pattern) for pattern in known)]
+    if strange:
         raise RunError(f"{out} holds things that letheon did not write, first `{strange[0]}`", "`--force` removes only what letheon wrote")
 
 

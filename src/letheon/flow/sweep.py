@@ -20,7 +20,8 @@ from letheon.core.errors import DataError, LetheonError, MethodError, RunError
 from letheon.core.settings import Choice
 
 from . import lock, output
-from .grid import Axes, Cell, Sweep, axes, cells, recipe
+from .grid import ANEW, Axes, Cell, Sweep, axes, cells, recipe
+from .inputs import check_same, with_models
 
 if TYPE_CHECKING:
     from .cluster import Each
@@ -37,7 +38,7 @@ def swept(plan: Sweep, *, force: bool = False, progress: bool = True, ray: str |
 
     Raises:
         LetheonError: the file, a method or a setting is wrong, before anything is run.
-        RunError: a worker was killed, or the folder holds something else.
+        RunError: a worker was killed, the folder holds something else, or cells and trials in it are of other rows or models.
     """
     out = Path(plan.out)
     methods = axes(plan)
@@ -60,7 +61,12 @@ def _all(plan: Sweep, methods: list[Axes], out: Path, progress: bool, each: Each
     from letheon.core.files import write_text
     from letheon.report import sweep as page
 
-    plan = _with_models(plan, progress=progress)
+    from . import stages
+
+    rows = functools.cache(lambda: stages.load_data(recipe(plan, {"name": "none"}, 0, out).data))
+    plan = with_models(plan, rows, progress=progress)
+    with _quiet():
+        check_same(plan, methods, rows)
     chosen, tuning = _chosen(plan, methods, each, progress=progress)
     jobs = cells(plan, chosen)
     found = _each(each, _cell, [(cell, plan.models) for cell in jobs], "cells", progress, unfit=(DataError,))
@@ -102,7 +108,7 @@ def _checked(plan: Sweep, methods: list[Axes]) -> None:
     for one in methods:
         for key, values in one.free.items():
             for value in values if isinstance(values, tuple) else (values.low, values.high):
-                stages.make_change(Choice(**{**one.fixed, key: int(value) if not isinstance(values, tuple) and values.whole else value}))
+                stages.make_change(Choice(**{**one.fixed, key: value}))
         stages.make_change(Choice(**one.fixed))
 
 
@@ -117,26 +123,6 @@ def _check_folder(out: Path) -> None:
     strange = [path.name for path in out.iterdir() if path.name.removesuffix(".run") not in MADE and path not in pieces]
     if strange:
         raise RunError(f"{out} holds things that a sweep did not write, first `{strange[0]}`", "Choose another `out`")
-
-
-def _with_models(plan: Sweep, *, progress: bool) -> Sweep:
-    """The sweep with `hf` subjects: a maker such as `micro` is trained once, below `out`, and not for every cell."""
-    from letheon.core.run import Run
-
-    from . import stages
-
-    base = dict(plan.base)
-    known = recipe(plan, {"name": "finetune"}, 0, Path(plan.out))
-    for part, name in (("subject", "original"), ("retrained", "retrained")):
-        choice = getattr(known, part)
-        if choice is None or choice.name == "hf":
-            continue
-        folder = Path(plan.out) / name
-        if not folder.is_dir():
-            run = Run(0, device=known.device, dtype=known.dtype, progress=progress)
-            stages.make_subject(choice, stages.load_data(known.data), run).save(folder)
-        base[part] = {"name": "hf", "path": str(folder)}
-    return plan.model_copy(update={"base": base})
 
 
 def _spent_on_retraining(plan: Sweep) -> float | None:
@@ -258,7 +244,7 @@ def _findings(cell: Cell) -> Any:
     if (cell.folder / "findings.json").is_file():
         findings = Findings.load(cell.folder)
         if any(findings.context.get(key) != value for key, value in _about(cell).items()):
-            raise RunError(f"{cell.folder} is a cell of another sweep", "Give `--force` to start anew, or another `out`")
+            raise RunError(f"{cell.folder} is a cell of another sweep", ANEW)
         shutil.rmtree(output.work_folder(cell.folder), ignore_errors=True)  # there is one if the process was killed at the very end
         return findings
     if cell.judged is not None:

@@ -61,4 +61,4 @@ def _no_number(text: str) -> Any:
 
 def stamp(at: datetime) -> str:
     """A time as RFC 3339 in UTC, to the second: `2026-01-31T12:00:00Z`."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return at.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"

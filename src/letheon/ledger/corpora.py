@@ -74,8 +74,10 @@ def examples(desk: Desk, request: Request, hits: Sequence[Hit]) -> list[Example]
     """The rows that hits point to.
 
     Raises:
-        DataError: a corpus has no such row.
+        DataError: a corpus has no such row, or another one under its id.
     """
+    from .locate import shows
+
     splits: dict[str, dict[str, Example]] = {}
     given = {row.id: row for row in given_rows(request)}
     found = []
@@ -87,7 +89,10 @@ def examples(desk: Desk, request: Request, hits: Sequence[Hit]) -> list[Example]
             splits[hit.corpus] = {row.id: row for row in desk.corpus(hit.corpus)}
         if hit.row not in splits[hit.corpus]:
             raise DataError(f"The corpus `{hit.corpus}` has no row `{hit.row}`", "Locate the request again")
-        found.append(splits[hit.corpus][hit.row])
+        row = splits[hit.corpus][hit.row]
+        if not shows(hit, row):
+            raise DataError(f"The row `{hit.row}` of `{hit.corpus}` is not the one that was found", "Locate the request again")
+        found.append(row)
     return found
 
 
@@ -124,6 +129,27 @@ def numbers(desk: Desk, splits: Mapping[str, Split], ids: Iterable[str]) -> tupl
             left = left.difference(found)
         missing += len(left)
     return {name: sorted(found) for name, found in places.items()}, missing
+
+
+def lost(desk: Desk, id_: str, splits: Mapping[str, Split] | None = None) -> int:
+    """How many rows that a request was located with stand neither in a corpus nor in the request any more."""
+    splits = {corpus.name: load(corpus) for corpus in desk.corpora()} if splits is None else splits
+    salt, wanted = desk.salts().get(id_), desk.marks(id_)
+    there = () if salt is None else (salts.marks(salt, rows) for rows in (*splits.values(), given_rows(desk.get(id_))))
+    return len(wanted.difference(*there))
+
+
+def need(desk: Desk, ids: Iterable[str], splits: Mapping[str, Split]) -> None:
+    """Check that requests have rows, and that every one of them is still to be had.
+
+    Raises:
+        DataError: a row is in no file any more, as when a corpus was registered again with other text, or a request has none.
+    """
+    for id_ in ids:
+        count, missing = len(desk.marks(id_)), lost(desk, id_, splits)
+        if missing or not count:
+            what = f"{missing} of {count} rows that `{id_}` was located with are in no file any more" if count else f"`{id_}` has no rows"
+            raise DataError(what, f"Give the review again: `letheon requests locate {id_}`, then with `--accept`")
 
 
 def rows_for(desk: Desk, splits: Mapping[str, Split], id_: str) -> list[Example]:

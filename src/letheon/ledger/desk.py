@@ -5,7 +5,6 @@ All that a desk holds lies in its folder: `ledger.db`, `salts.json`, `models/`, 
 
 from __future__ import annotations
 
-import calendar
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -19,15 +18,9 @@ from letheon.core.files import whole_folder
 from letheon.core.settings import parse_settings
 
 from . import corpora, keys, salts
-from .entries import move, one, put_corpus, put_generation, put_hits, request_of
-from .records import Corpus, Event, Generation, Hit, Request, State, What, canonical, new_id, utc, written
+from .entries import free, move, one, put_corpus, put_generation, put_hits, request_of
+from .records import Corpus, Event, Generation, Hit, Request, State, What, canonical, due_by, new_id, utc, written
 from .store import NAME, Store, append, do, event_of, keep, kept
-
-
-def month_after(day: datetime) -> datetime:
-    """The same day of the next month, or its last day."""
-    year, month = (day.year, day.month + 1) if day.month < 12 else (day.year + 1, 1)
-    return day.replace(year=year, month=month, day=min(day.day, calendar.monthrange(year, month)[1]))
 
 
 class Desk:
@@ -95,11 +88,14 @@ class Desk:
         Args:
             who: the reference of the one who asks, not blank; a keyed digest of it is kept.
             due: by when; default: a month from now.
+
+        Raises SettingsError where who, why or by when cannot be, and DataError where there is no such corpus.
         """
         if not who.strip():
             raise SettingsError("`who` of a request is blank", "Give the reference of the one who asks, such as a case number")
-        now, digest = utc(), salts.keyed(self.salts()[salts.WHO], who.encode())
-        values = {"who": digest, "what": what, "reason": reason, "note": note, "received": now, "due": utc(due or month_after(now))}
+        with self.store.faults():
+            now, digest = utc(), salts.keyed(self.salts()[salts.WHO], who.encode())
+        values = {"who": digest, "what": what, "reason": reason, "note": note, "received": now, "due": due_by(due, now)}
         request = parse_settings(Request, {"id": new_id(), **values}, "request")
         if what.corpus is not None:
             self._corpus(what.corpus)
@@ -142,26 +138,30 @@ class Desk:
         """Refuse a request; the reason stays in the history for good.
 
         Raises:
-            RunError: it has been fulfilled or refused.
+            RunError: it has been or is being fulfilled, or it is refused.
         """
         with self.store.write() as connection:
+            free(connection, id_)
             move(connection, id_, State.REFUSED, {"reason": reason})
             return one(connection, id_)
 
     def searchable(self, request: Request) -> None:
-        """Check that rows may still be looked for.
+        """Check that rows may still be looked for: none are located yet, or some of those that were stand in no file any more.
 
         Raises:
             RunError: they are located already, or the request has been fulfilled or refused.
         """
-        if request.state is not State.RECEIVED:
+        if request.state is not State.RECEIVED and not (request.state is State.LOCATED and corpora.lost(self, request.id)):
             hint = "Refuse it and write it down anew to look for other rows" if request.state is State.LOCATED else None
             raise RunError(f"`{request.id}` is {request.state}: its rows are no longer looked for", hint)
 
     def found(self, id_: str, hits: Sequence[Hit]) -> None:
         """Keep what a search found until a person has looked at it. Raises as `searchable` does."""
+        self.searchable(request := self.get(id_))
         with self.store.write() as connection:
-            self.searchable(one(connection, id_))
+            free(connection, id_)
+            if one(connection, id_) != request:
+                raise RunError(f"`{id_}` has changed during the search", "Locate it again")
             put_hits(connection, id_, hits)
 
     def located(self, id_: str, hits: Sequence[Hit]) -> Request:
@@ -169,7 +169,7 @@ class Desk:
 
         Raises:
             DataError: nothing was found, all of it stays, or a row is not in its corpus.
-            RunError: the request has been fulfilled or refused.
+            RunError: the request has been or is being fulfilled, or it is refused.
         """
         going = [hit for hit in hits if not hit.keep]
         if not going:
@@ -181,6 +181,7 @@ class Desk:
         facts = {"rows": len(going), **{how: sum(hit.how == how for hit in going) for how in ("exact", "near", "semantic", "given")}}
         facts |= {"kept": len(hits) - len(going), "corpora": sorted({hit.corpus for hit in going})} | ({"again": before} if before else {})
         with self.store.write() as connection:
+            free(connection, id_)
             move(connection, id_, State.LOCATED, facts)
             put_hits(connection, id_, hits)
             do(connection, "DELETE FROM marks WHERE request = :id", id=id_)
@@ -225,9 +226,10 @@ class Desk:
         return corpora.load(self._corpus(name))
 
     def register(self, name: str, path: Path, fields: Mapping[str, str | None] | None = None) -> Corpus:
-        """Add a file of rows, or put a new version of one in the place of the old."""
+        """Add a file of rows, or put a new version of one in the place of the old. RunError while a fulfilment is under way."""
         corpus = corpora.record(name, path, fields or {})
         with self.store.write() as connection:
+            free(connection)
             put_corpus(connection, corpus)
         return corpus
 

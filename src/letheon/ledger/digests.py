@@ -61,7 +61,7 @@ def manifest(path: str | Path) -> list[tuple[str, str]]:
     folder = Path(path)
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}")
-    return [(name, of_file(folder / name)) for name in sorted(_names(folder), key=order)]
+    return [(name, of_file(folder / name)) for name in sorted(names(folder), key=order)]
 
 
 def root_of(files: list[tuple[str, str]] | tuple[tuple[str, str], ...]) -> str:
@@ -84,7 +84,8 @@ def folder(path: str | Path, name: str | None = None) -> Folder:
     return Folder(name or Path(path).resolve().name, root_of(files), files)
 
 
-def _names(folder: Path) -> list[str]:
+def names(folder: Path) -> list[str]:
+    """Every file of a folder that counts (relative POSIX path), in no order. Raises as `manifest` does."""
     found, left = [], [""]
     while left:
         below = left.pop()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from letheon.core.errors import DataError, RunError, nearest
 
 from .records import MOVES, Corpus, Event, Generation, Hit, Request, State, canonical, utc
-from .store import append, do, rows
+from .store import append, do, kept, rows
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -27,6 +27,19 @@ def move(connection: Connection, id_: str, to: State, facts: Mapping[str, Any]) 
         raise RunError(f"`{id_}` is {request.state} and cannot become {to}", f"`letheon requests show {id_}` tells its history")
     do(connection, "UPDATE requests SET state = :to WHERE id = :id", to=to, id=id_)
     append(connection, Event(request=id_, at=utc(), kind=to, facts=dict(facts)))
+
+
+def free(connection: Connection, id_: str | None = None) -> None:
+    """Check that no fulfilment under way rests on a request, or, without one, on the corpora.
+
+    Raises:
+        RunError: one does: what is signed at its end must be what it began with.
+    """
+    job = kept(connection, "job")
+    if job is not None and (id_ is None or id_ in job["requests"]):
+        what = "The corpora" if id_ is None else f"`{id_}`"
+        hint = "`letheon requests fulfil` goes on with it, and `letheon requests fulfil --anew` gives it up"
+        raise RunError(f"{what} cannot change while generation {job['number']} is being made", hint)
 
 
 def put_hits(connection: Connection, id_: str, hits: Sequence[Hit]) -> None:
@@ -52,7 +65,8 @@ def one(connection: Connection, id_: str) -> Request:
 def request_of(row: Any) -> Request:
     """The request that stands in a row of the table."""
     values: dict[str, Any] = dict(row._mapping)
-    return Request(**{**values, "what": None if row.what is None else json.loads(row.what)})
+    due = row.due.zfill(len("2026-01-31T12:00:00Z"))  # ledgers of old hold years below 1000 without their zeros
+    return Request(**{**values, "due": due, "what": None if row.what is None else json.loads(row.what)})
 
 
 def put_corpus(connection: Connection, corpus: Corpus) -> None:

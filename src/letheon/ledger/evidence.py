@@ -12,10 +12,11 @@ Card: evidence.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import AwareDatetime, ConfigDict, SkipValidation
 
@@ -29,8 +30,15 @@ from .canonical import canonical, parse, stamp
 from .digests import Folder, of_bytes
 from .discretion import Private
 from .keys import Signer
+from .records import Reason
 
 LARGEST = 64 * 2**20  # bytes of a bundle
+_FIXED = frozenset({*statement.COPIES, *statement.OF_THE_DESK, *get_args(Reason)})  # words of letheon's own
+_USUAL = re.compile(  # names of a desk's models, and of files that letheon and transformers write into every model folder
+    r"generation-\d+|guards/\d+-([a-z0-9-]+)/\1\.(?:json|safetensors)|(?:base/)?(?:README\.md|letheon\.json|chat_template\.jinja"
+    r"|(?:(?:generation_|adapter_|tokenizer_)?config|tokenizer|special_tokens_map|added_tokens|vocab)\.json|vocab\.txt|merges\.txt"
+    r"|(?:adapter_)?model(?:-\d+-of-\d+)?\.safetensors(?:\.index\.json)?|(?:tokenizer|spiece|sentencepiece\.bpe)\.model)"
+)
 
 
 class ErasureFacts(Settings):
@@ -46,7 +54,7 @@ class ErasureFacts(Settings):
     received: AwareDatetime = Field(description="when the request came")
     due: AwareDatetime = Field(description="until when it must be fulfilled")
     executed: AwareDatetime = Field(description="when the new model was whole")
-    scope: str = Field("", description="what was erased, in words without personal data")
+    scope: str = Field("", description="what was erased, in words without personal data; empty: how many rows")
     forget: SkipValidation[Sequence[Example]] = Field(repr=False, description="the rows of this request")
     retain: SkipValidation[Sequence[Example]] = Field((), repr=False, description="rows that were kept")
     holdout: SkipValidation[Sequence[Example]] = Field((), repr=False, description="rows never trained on")
@@ -83,8 +91,8 @@ def _claims(facts: ErasureFacts) -> tuple[dict[str, Any], Findings | None]:
     private = _private(facts)
     private.refuse("scope", facts.scope)
     private.refuse("list of limits", *facts.limits)
-    private.refuse("list of copies", *facts.residual)
-    private.refuse("request", facts.request, facts.basis, facts.before.name)
+    private.refuse("list of copies", *chosen(*facts.residual))
+    private.refuse("request", *chosen(facts.request, facts.basis, facts.before.name))
     whole = None if facts.findings is None else Findings.load(facts.findings)
     findings = None if whole is None else gate.aggregated(whole, private)
     step = _step(whole, facts.method)
@@ -92,6 +100,11 @@ def _claims(facts: ErasureFacts) -> tuple[dict[str, Any], Findings | None]:
     statement.level(guarantee)
     known = {"guarantee": guarantee, "settings": {**step.get("settings", {}), **facts.settings}}
     return statement.claims(facts.model_copy(update=known), findings, private), findings
+
+
+def chosen(*words: str) -> list[str]:
+    """Those of some words and names of files that somebody has chosen: what letheon always writes tells nothing of any row."""
+    return [text for text in words if text not in _FIXED and not _USUAL.fullmatch(text)]
 
 
 def _private(facts: ErasureFacts) -> Private:
@@ -128,7 +141,7 @@ def bundle(
     """
     found, findings = _claims(facts)
     issued = stamp((clock or _now)())
-    _private(facts).refuse("model folder", after.name, *(name for name, _ in after.files))
+    _private(facts).refuse("model folder", *chosen(after.name, *(name for name, _ in after.files)))
     lines, chained = [], previous
     for kind in (statement.ERASURE, statement.TEST, statement.PROVENANCE):
         link = None if chained is None else {"sha256": chained}

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from letheon.core.errors import RunError
 
-from . import salts
+from . import salts, statement
+from .entries import free
 from .records import Event, Generation, State, utc
 from .store import append, do, rows
 
@@ -43,10 +44,12 @@ def texts(desk: Desk, ids: Iterable[str], generation: Generation | None = None) 
     """Remove the texts of fulfilled or refused requests from the ledger, from its free pages, and with them the review files.
 
     Raises:
-        RunError: a request is still to be fulfilled.
+        RunError: a request is still to be fulfilled, or its evidence is not written yet.
     """
     with desk.store.write() as connection:
         for id_ in ids:
+            if generation is None:
+                free(connection, id_)
             _check(desk, id_, rows(connection, "SELECT state FROM requests WHERE id = :id", id=id_)[0].state)
             told = rows(connection, "SELECT 1 FROM events WHERE request = :id AND kind = 'forgotten'", id=id_)
             do(connection, "UPDATE requests SET what = NULL, note = NULL WHERE id = :id", id=id_)
@@ -75,11 +78,10 @@ def salt(desk: Desk, id_: str) -> None:
         append(connection, Event(request=id_, at=utc(), kind="salt-destroyed"))
 
 
-def residual(desk: Desk, forgotten: bool) -> dict[str, str]:
-    """Copies of what was erased that this desk knows of, and their state: none, deleted, kept or unknown."""
-    there = "deleted" if forgotten else "kept"
-    found = {"earlier checkpoints": "kept", **{f"corpus file `{corpus.name}`": "kept" for corpus in desk.corpora()}}
-    return found | {"text of the request and its review": there, "rows in findings and report": "none" if forgotten else "kept"}
+def residual(forgotten: bool) -> dict[str, str]:
+    """Copies of what was erased that a desk knows of, and their state: none, deleted, kept or unknown. Nobody's names are among them."""
+    states = ("kept", "deleted" if forgotten else "kept", "none" if forgotten else "kept")
+    return {"earlier checkpoints": "kept", **dict(zip(statement.OF_THE_DESK, states, strict=True))}
 
 
 def _check(desk: Desk, id_: str, state: str) -> None:

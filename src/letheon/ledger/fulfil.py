@@ -33,7 +33,7 @@ from letheon.flow import lock, output, stages
 from letheon.flow.recipe import Recipe
 
 from . import digests, forget, proof
-from .recipes import audit_of, plan, plan_file, recipe_of, shown
+from .recipes import audit_of, held, plan, plan_file, recipe_of, shown
 from .records import Generation, State, utc
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def fulfil(
     Args:
         values: the recipe without subject, data and out: method, audit, seed, ... None: only go on.
         forget_texts: remove what the requests say from ledger and reports afterwards (`--forget-the-forget-set`).
-        anew: give up an interrupted fulfilment; its requests are located as before.
+        anew: give up an interrupted fulfilment; its requests are located as before. This may be all that is asked.
 
     Returns:
         The generations that were made, newest last.
@@ -83,7 +83,7 @@ def fulfil(
             raise SettingsError("No method was given", "Give `--method npo`, or `--recipe FILE`")
         if left and values is not None:
             made.append(_finish(desk, _begun(desk, left, values, forget_texts, command), progress, resume=False))
-        if not made:
+        if not made and not anew:
             raise DataError("There is nothing to fulfil: no request is located", "`letheon requests locate ID` comes before")
         return made
 
@@ -94,12 +94,13 @@ def _begun(desk: Desk, ids: Sequence[str], values: Mapping[str, Any], forget_tex
     requests = sorted((desk.get(id_) for id_ in ids), key=lambda request: order.index(request.id))
     for request in requests:
         if request.state is not State.LOCATED:
-            hint = "`letheon requests locate ID` finds its rows" if request.state is State.RECEIVED else None
+            hint = f"First `letheon requests locate {request.id}`, then that with `--accept`" if request.state is State.RECEIVED else None
             raise RunError(f"`{request.id}` is {request.state} and cannot be fulfilled", hint)
     number = desk.current().number + 1
     names = [request.id for request in requests]
     output.empty(desk.work_folder)
     points, missing = plan(desk, names)
+    proof.check(desk, names, desk.model_folder(desk.current()))
     write_text(plan_file(desk, number), json.dumps(points) + "\n")
     try:
         recipe = recipe_of(desk, number, values)
@@ -132,7 +133,7 @@ def _finish(desk: Desk, job: Mapping[str, Any], progress: bool, *, resume: bool)
             with _own_cache(desk, job["forget_texts"]):
                 if not place.exists():
                     _made(desk, job, work, progress, resume)
-                    _placed(work, place)
+                    _placed(work, place, number)
                 _recorded(desk, job, place)
         except LetheonError as error:
             if not isinstance(error, RunError) and not isinstance(error.__context__, KeyboardInterrupt):
@@ -187,9 +188,16 @@ def _audited(desk: Desk, recipe: Recipe, work: Path, job: Mapping[str, Any], pro
     return findings.model_copy(update={"models": joined})
 
 
-def _placed(work: Path, place: Path) -> None:
+def _placed(work: Path, place: Path, number: int) -> None:
+    """Put the folder in its place, without the digests of rows: they would tell who holds the rows which of them were forgotten."""
+    from letheon.core.subject import NOTES
+
     place.parent.mkdir(parents=True, exist_ok=True)
-    (work / "order.jsonl").unlink(missing_ok=True)  # digests of rows: it would tell who holds a row that the row was forgotten
+    (work / "order.jsonl").unlink(missing_ok=True)
+    notes = json.loads((work / "model" / NOTES).read_text(encoding="utf-8"))
+    for step in notes["lineage"][-number:]:  # those of this desk
+        step["data"] = ""
+    write_text(work / "model" / NOTES, json.dumps(notes, indent=1, ensure_ascii=False) + "\n")
     os.replace(work, place)
 
 
@@ -198,6 +206,7 @@ def _recorded(desk: Desk, job: Mapping[str, Any], place: Path) -> None:
     from letheon.core.findings import Findings
     from letheon.report import verdict
 
+    held(desk, job["number"], job["requests"])
     said = verdict(Findings.load(place / "findings.json"))
     number = job["number"]
     generation = Generation(
@@ -229,6 +238,7 @@ def _give_up(desk: Desk, why: str) -> None:
     shutil.rmtree(desk.models_folder / f"{job['number']:04d}", ignore_errors=True)
     output.empty(desk.work_folder)
     desk.set_job(None, "failed", {"generation": job["number"], "requests": list(job["requests"]), "why": why})
+    log.info("generation %d is given up; still located: %s", job["number"], ", ".join(job["requests"]))
 
 
 @contextlib.contextmanager

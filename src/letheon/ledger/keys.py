@@ -60,11 +60,14 @@ def new(folder: str | Path, kind: Literal["ed25519", "p256"] = "ed25519", passwo
         MethodError: cryptography is not installed.
     """
     crypto, folder = _crypto(), Path(folder)
+    for path in (folder / PRIVATE, folder / PUBLIC):  # both or none
+        if path.exists():
+            raise RunError(f"{path} exists already", "It is never replaced: move it away first")
     key = crypto.ed25519.Ed25519PrivateKey.generate() if kind == "ed25519" else crypto.ec.generate_private_key(crypto.ec.SECP256R1())
     form = crypto.serialization
     closed = form.BestAvailableEncryption(password) if password else form.NoEncryption()
     write_bytes(folder / PRIVATE, key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, closed), secret=True, new=True)
-    write_bytes(folder / PUBLIC, key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo))
+    write_bytes(folder / PUBLIC, key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo), new=True)
     return signer(key)
 
 

@@ -225,6 +225,12 @@ def _shown(row: Example, mark: str) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN].rstrip()} ... ({len(text)} characters)"
 
 
+def shows(hit: Hit, row: Example) -> bool:
+    """Whether a hit is of this very row: an id that counts lines may be another's once the file has changed."""
+    mark = hit.text[1:].partition("] ")[0] if hit.text.startswith("[") else ""
+    return hit.text in ("", _shown(row, ""), _shown(row, mark))
+
+
 def _chosen(what: What, corpora: Mapping[str, Split]) -> dict[str, Split]:
     """The corpora to look in, by name."""
     if what.corpus is not None:

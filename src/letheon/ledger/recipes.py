@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from letheon.core.errors import SettingsError
+from letheon.core.errors import DataError, SettingsError
 from letheon.core.settings import Choice, parse_settings
 from letheon.flow.recipe import Recipe, merged, read
 
 from . import corpora
+from .records import Corpus
 
 if TYPE_CHECKING:
     from .desk import Desk
@@ -20,14 +21,19 @@ AUDIT = "general"
 
 
 def plan(desk: Desk, ids: Sequence[str]) -> tuple[dict[str, Any], int]:
-    """Where the rows of this batch and of all earlier ones stand, and how many of the earlier ones stand nowhere."""
+    """Where the rows of this batch and of all earlier ones stand, and how many of the earlier ones stand nowhere.
+
+    Raises:
+        DataError: a row of this batch stands nowhere, or a file is not what was registered.
+    """
     registered = desk.corpora()
     splits = {corpus.name: corpora.load(corpus) for corpus in registered}
+    corpora.need(desk, ids, splits)
     now, _ = corpora.numbers(desk, splits, ids)
     given = [corpora.as_json(row) for id_ in ids for row in corpora.outside(desk, splits, id_)]
     earlier = [corpora.numbers(desk, splits, generation.requests) for generation in desk.generations()[1:]]
     found: dict[str, Any] = {
-        "corpora": {corpus.name: {"path": corpus.path, "fields": corpus.fields} for corpus in registered},
+        "corpora": {corpus.name: _file(corpus) for corpus in registered},
         "forget": now,
         "given": given,
         "earlier": [places for places, _ in earlier],
@@ -35,8 +41,23 @@ def plan(desk: Desk, ids: Sequence[str]) -> tuple[dict[str, Any], int]:
     holdout = desk.holdout()
     if holdout is not None:
         corpora.load(holdout)
-        found["holdout"] = {"path": holdout.path, "fields": holdout.fields}
+        found["holdout"] = _file(holdout)
     return found, sum(missing for _, missing in earlier)
+
+
+def _file(corpus: Corpus) -> dict[str, Any]:
+    return corpus.model_dump(include={"path", "fields", "digest"})
+
+
+def held(desk: Desk, number: int, ids: Sequence[str]) -> None:
+    """Check that the rows of a batch are still those that its plan told the method to forget.
+
+    Raises:
+        DataError: they are not, or a row stands nowhere any more.
+    """
+    now, then = plan(desk, ids)[0], json.loads(plan_file(desk, number).read_text(encoding="utf-8"))
+    if any(now[part] != then[part] for part in ("forget", "given")):
+        raise DataError(f"The rows of generation {number} have changed since it was begun", "Give the command again: it begins anew")
 
 
 def plan_file(desk: Desk, number: int) -> Path:

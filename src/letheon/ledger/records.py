@@ -7,18 +7,21 @@ A request moves received -> located -> erased -> audited, or to refused from one
 
 from __future__ import annotations
 
+import calendar
 import hashlib
 import json
 import secrets
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, field_validator, model_validator
 
+from letheon.core.errors import SettingsError
 from letheon.core.settings import Field, Settings
 
 FIRST = "0" * 64  # what the first event of a ledger calls the one before it
+FARTHEST = timedelta(days=3653)  # between a request and its day
 _SIGNS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that is taken for another
 Reason = Literal["gdpr-17", "takedown", "safety", "contract", "other"]
 
@@ -151,7 +154,28 @@ def utc(at: datetime | None = None) -> datetime:
 
 def written(at: datetime) -> str:
     """A time as RFC 3339 in UTC: `2026-01-31T12:00:00Z`."""
-    return utc(at).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return utc(at).replace(tzinfo=None).isoformat() + "Z"
+
+
+def month_after(day: datetime) -> datetime:
+    """The same day of the next month, or its last day."""
+    year, month = (day.year, day.month + 1) if day.month < 12 else (day.year + 1, 1)
+    return day.replace(year=year, month=month, day=min(day.day, calendar.monthrange(year, month)[1]))
+
+
+def due_by(given: datetime | None, received: datetime) -> datetime:
+    """By when a request must be fulfilled, in UTC: as given, or a month after it was received.
+
+    Raises:
+        SettingsError: it is more than ten years off, as after a slip in the year.
+    """
+    try:
+        due = month_after(received) if given is None else utc(given)
+    except OverflowError:  # no day of the calendar in UTC
+        due = None
+    if due is None or abs(due - received) > FARTHEST:
+        raise SettingsError(f"`due` of a request is more than ten years off: {given}", "Look at the year, as in 2027-01-31")
+    return due
 
 
 def canonical(value: Any) -> bytes:

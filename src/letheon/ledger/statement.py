@@ -48,6 +48,7 @@ COPIES = (
     "backups", "earlier checkpoints", "adapters", "quantised exports", "optimiser states", "caches", "vector stores", "logs",
     "distilled children",
 )  # fmt: skip
+OF_THE_DESK = ("corpus files", "text of the request and its review", "rows in findings and report")  # copies that a desk knows of
 
 
 def level(guarantee: str) -> str:
@@ -117,7 +118,7 @@ def claims(facts: Any, findings: Findings | None, private: Any) -> dict[str, Any
     source, copies = source_digest(facts.method), {**dict.fromkeys(COPIES, "unknown"), **facts.residual}
     return {
         "request": {
-            "id": facts.request, "basis": facts.basis, "scope": facts.scope, "record": {"hmac-sha256": keyed},
+            "id": facts.request, "basis": facts.basis, "scope": facts.scope or _scope(len(facts.forget)), "record": {"hmac-sha256": keyed},
             **{name: stamp(getattr(facts, name)) for name in ("received", "due", "executed")},
         },
         **{split: commit(getattr(facts, split), facts.salt).model_dump() for split in ("forget", "retain", "holdout")},
@@ -136,6 +137,10 @@ def claims(facts: Any, findings: Findings | None, private: Any) -> dict[str, Any
         "expiry": None if facts.expiry is None else facts.expiry.isoformat(),
         "supersedes": None if facts.supersedes is None else {"sha256": facts.supersedes},
     }  # fmt: skip
+
+
+def _scope(rows: int) -> str:
+    return f"{rows} row{'' if rows == 1 else 's'} of training data"
 
 
 def _verdict(findings: Findings) -> dict[str, str]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from letheon.core.errors import DataError, RunError
+from letheon.core.errors import DataError, RunError, SettingsError
 
 from .records import FIRST, Event, canonical, written
 
@@ -60,11 +60,13 @@ class Store:
 
     @contextlib.contextmanager
     def faults(self) -> Iterator[None]:
-        """Turn faults of the database into one sentence."""
+        """Turn faults of the database, and text that it cannot hold, into one sentence."""
         from sqlalchemy import exc
 
         try:
             yield
+        except UnicodeEncodeError as error:  # the text stays out of the message
+            raise SettingsError("A text that was given is not valid UTF-8", "Write it again in a terminal that is set to UTF-8") from error
         except exc.DatabaseError as error:
             said = str(error.orig)
             if "locked" in said:

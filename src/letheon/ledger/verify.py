@@ -1,12 +1,14 @@
 """Verification of a bundle, offline, in a fixed order; each check is named, and the others still report where one fails.
 
     bundle signatures type statement others chain          what was said, and by whom        (opened.py)
+    request                                                which request is meant            (the name that it is filed under)
     model card before                                      which model is meant              (recomputed from the folders)
     forget retain holdout findings report page code        what it rests on                  (recomputed where it is at hand)
     gate audits guarantee due expiry superseded history    what the reader asks for          (policy)
 
-`unknown` means that nothing was there to compare with. A signature proves who said something and that no byte has changed since. It does
-not prove that anything was forgotten: the guarantee stands beside the verdict wherever one is printed.
+`unknown` means not decided: nothing was there to compare with, or the reader decides (a gate that failed, without a policy). A signature
+proves who said something and that no byte has changed since. It does not prove that anything was forgotten: the guarantee stands beside the
+verdict wherever one is printed.
 """
 
 from __future__ import annotations
@@ -90,6 +92,7 @@ def verify(
     records: Mapping[str, Sequence[Example]] | None = None,
     salt: bytes | None = None,
     policy: Policy | None = None,
+    request: str | None = None,
 ) -> Verified:
     """Check a bundle offline. What is broken gives failed checks, not an error.
 
@@ -99,6 +102,7 @@ def verify(
         before: the folder of the model that came in.
         findings, report: the files; default: `findings.json` and `report.html` beside the model folder, where they are.
         records: rows of `forget`, `retain` and `holdout` that are at hand, to recompute their commitments with `salt`.
+        request: the request that it is filed under; None leaves that check unknown.
 
     Raises:
         DataError: there is no bundle.
@@ -123,6 +127,7 @@ def verify(
     made = [_file(erasure, name, path) for name, path in paths.items()]
     checks = [
         *found.checks,
+        _request(erasure, request),
         _model(erasure, one, model, before),
         _card(one, model),
         _before(erasure, before),
@@ -141,6 +146,13 @@ def verify(
 
 def _key(key: PublicKey | str | Path) -> PublicKey:
     return key if isinstance(key, PublicKey) else keys.public(key)
+
+
+def _request(erasure: Erasure | None, request: str | None) -> Check:
+    if erasure is None or request is None:
+        return Check("request", "unknown", NOTHING if erasure is None else f"It is about {erasure.request.id}; no other name was given")
+    same, text = erasure.request.id == request, f"It is about {erasure.request.id}"
+    return Check("request", "pass" if same else "fail", text if same else f"{text}, not about {request}")
 
 
 def _model(erasure: Erasure | None, one: Said | None, model: str | Path | None, before: str | Path | None) -> Check:

@@ -165,16 +165,16 @@ def evidence(desk: Desk, request: Request, generations: Sequence[Generation]) ->
     folder = None if model is None else desk.model_folder(model)
     files = [Path(bundle), *(sorted(folder.parent.rglob("*")) if folder is not None else [])]
     stamp = tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files if path.is_file())
-    return _checked(Path(bundle), folder, Path(desk.folder) / "keys" / "desk.pub", stamp)
+    return _checked(Path(bundle), folder, Path(desk.folder) / "keys" / "desk.pub", request.id, stamp)
 
 
 @functools.lru_cache(256)
-def _checked(bundle: Path, model: Path | None, key: Path, _stamp: tuple[Any, ...]) -> Evidence:
+def _checked(bundle: Path, model: Path | None, key: Path, request: str, _stamp: tuple[Any, ...]) -> Evidence:
     """The checks of one bundle; kept while no file changes, since they read the whole model."""
     try:
         from letheon.ledger import verify
 
-        found = verify.verify(bundle, model, [key])
+        found = verify.verify(bundle, model, [key], request=request)
     except (LetheonError, ImportError, OSError) as error:
         return Evidence(f"The evidence could not be checked here: {clean(str(error), 300)}")
     checks = tuple((clean(one.name, 60), str(one.result), clean(one.text, 600)) for one in found)

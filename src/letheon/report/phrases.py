@@ -92,7 +92,7 @@ def leftovers(placed: list[Place], compared: bool) -> list[Clause]:
         heading = "Worst leftover" if name == "worst leftover" else "Other measures"
         clauses.append(Clause(heading, f"{name}: {worst.label} ({_details(worst)})"))
     if attack is not None:
-        tells = attack.left if compared else (attack.excess or 0) > 0.1
+        tells = attack.left if compared else (attack.excess or 0) > 0.1 and not attack.held
         heading = "Worst leftover" if attack is worst and tells and compared else "Membership"
         says = "still tells members apart" if tells else "no longer tells members apart" if compared else "hardly tells members apart"
         if attack.past:
@@ -133,10 +133,12 @@ def brought_back(placed: list[Place], findings: Findings, label: str) -> list[Cl
     first = next((p for p in placed if p.share is not None), tried[0])
     works = sorted((p for p in tried if p.works), key=lambda p: -(p.back or 0))
     works = [p for i, p in enumerate(works) if p.attack not in [other.attack for other in works[:i]]]
-    held = [p for p in tried if p.attack not in [other.attack for other in works]]
-    clauses = []
-    if (first.share or 0) < 0.25 and not held and len(tried) > 1:
-        return [Clause("Attacks", f"all {len(tried)} attacks find it too")]
+    others = [p for p in tried if p.attack not in [other.attack for other in works]]
+    held, unjudged = [p for p in others if p.anchor is not None], [p for p in others if p.anchor is None]
+    clauses, count = [], sum(p.anchor is not None for p in tried)
+    if (first.share or 0) < 0.25 and not held and count > 1:
+        clauses.append(Clause("Attacks", f"all {count} attacks{' that have an anchor' if unjudged else ''} find it too"))
+        works = []
     for place in works:
         verb = "returns" if (place.back or 0) > (first.back or 0) + 0.1 else "is there"
         found = findings.get(label, place.finding.name.replace("relearned", "steps-to-half"), place.finding.split)
@@ -145,9 +147,13 @@ def brought_back(placed: list[Place], findings: Findings, label: str) -> list[Cl
         if steps:
             text += f", half of it within {steps:.0f} steps"
         clauses.append(Clause("Brought back", f"{text} ({_details_of_attack(place)})"))
-    if held:
-        ways = _joined(list(dict.fromkeys(place.attack for place in held)))
-        clauses.append(Clause("Attacks", f"nothing that counts returns {ways}"))
+    open_ways = [place.attack for place in unjudged]
+    if ways := list(dict.fromkeys(place.attack for place in held if place.attack not in open_ways)):
+        clauses.append(Clause("Attacks", f"nothing that counts returns {_joined(ways)}"))
+    if unjudged:
+        ways, most = list(dict.fromkeys(open_ways)), max(unjudged, key=lambda p: p.back or 0)
+        said = f"{'at most ' if len(unjudged) > 1 else ''}{most.label} {short(most.after)}, before {short(most.before)}"
+        clauses.append(Clause("Attacks", f"what is found {_joined(ways)} has no anchor to be judged by ({said})"))
     return clauses
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from statistics import NormalDist
+from statistics import NormalDist, fmean, stdev
 
 from letheon.core.findings import Finding, Findings
 
@@ -31,8 +31,9 @@ class Place:
 
     `anchor` is the value of never having known, and `anchor_name` says where it comes from. `share` is how much of the way from
     `before` to `anchor` was gone: 0 unchanged, 1 arrived, above 1 past it, None where it cannot be said, as where `before` knows no more
-    than the anchor. `wider` is how much wider than one 95% interval the interval must be, so that `LEVEL` holds for all measures of the
-    audit together (Bonferroni, normal law).
+    than the anchor. `excess` is how far the value lies on the knowing side of its anchor, as a share of the scale, and `apart` how far
+    on either side, in 95% intervals of their difference; both None without an anchor. `wider` is how much wider than one 95% interval the
+    interval must be, so that `LEVEL` holds for all measures of the audit together (Bonferroni, normal law).
     """
 
     finding: Finding
@@ -42,7 +43,8 @@ class Place:
     anchor_name: str
     share: float | None
     beyond: bool  # the value lies past the anchor by more than chance in a single measure would have it
-    slack: tuple[float, float] = (0.0, 0.0)  # from the anchor down and up to the ends of its own interval
+    excess: float | None = None
+    apart: float | None = None  # None also where the value has no interval
     wider: float = 1.0
 
     @property
@@ -71,13 +73,19 @@ class Place:
 
     @property
     def works(self) -> bool:
-        """For an attack: whether it finds or brings back more than can be put down to chance."""
-        return bool(self.attack or self.membership) and not self._holds(self.wider) and self.back is not None and self.back > RETURNS
+        """For an attack: whether it finds or brings back more than can be put down to chance; never without an anchor."""
+        tried = bool(self.attack or self.membership) and self.anchor is not None
+        return tried and not self.held and self.back is not None and self.back > RETURNS
 
     @property
     def past(self) -> bool:
         """Clearly beyond the anchor, even if this is the strangest of all measures of the audit."""
-        return self.beyond and not self._holds(self.wider)
+        return self.beyond and not self.held
+
+    @property
+    def held(self) -> bool:
+        """Value and anchor differ by no more than the strangest of all measures of the audit may."""
+        return self._holds(self.wider)
 
     @property
     def covered(self) -> bool:
@@ -85,25 +93,17 @@ class Place:
         return self._holds(1.0)
 
     def _holds(self, wider: float) -> bool:
-        low, high = finite(self.finding.low), finite(self.finding.high)
-        if low is None or high is None or self.anchor is None:
-            return False
-        room = (high - self.after, self.slack[0]) if self.anchor > self.after else (self.after - low, self.slack[1])
-        return abs(self.anchor - self.after) <= wider * math.hypot(*room)
+        return self.apart is not None and self.apart <= wider
 
     @property
     def left(self) -> bool:
-        """Something of what was known is left: the anchor is not reached, not even within the interval of the value."""
-        if self.share is None:
+        """Something of what was known is left: the anchor is not reached, not even within the interval of the value.
+
+        What an attack without an anchor finds may be what it teaches.
+        """
+        if self.share is None or (self.attack and self.anchor is None):
             return False
         return not (self.share >= NEAR or (self.covered and self.share >= 0.8))
-
-    @property
-    def excess(self) -> float | None:
-        """How far the value lies on the knowing side of its anchor, or None without one."""
-        if self.anchor is None:
-            return None
-        return (self.after - self.anchor) * (measure(self.finding.name).knows or 1)
 
 
 @dataclass(frozen=True)
@@ -146,37 +146,81 @@ def value(findings: Findings, label: str, name: str, split: str) -> float | None
     return finite(findings.value(label, name, split))
 
 
-def _holdout(findings: Findings, label: str, name: str) -> float | None:
-    """The value of `name` on rows that nobody trained on, by the model before the change where there is one."""
-    for owner in (BEFORE, label):
-        for finding in findings.models.get(owner, ()):
-            if finding.name == name and side(finding) == "holdout" and finite(finding.value) is not None:
-                return finite(finding.value)
+def _finding(findings: Findings, label: str, name: str, split: str) -> Finding | None:
+    """A finding with a finite value, or None."""
+    found = findings.get(label, name, split)
+    return None if found is None or finite(found.value) is None else found
+
+
+def _kind(finding: Finding) -> tuple[bool, bool, object]:
+    """What two findings of one name must share to be the same quantity: a share among options is no plain probability."""
+    return bool(finding.extra.get("normalised")), "chance" in finding.extra, finding.extra.get("score")
+
+
+def _holdout(findings: Findings, label: str, finding: Finding) -> Finding | None:
+    """The same measure on rows that nobody trained on, in the same form where there are any: `forget-F` is set against `holdout-F`.
+
+    Of the model before the change where there is one.
+    """
+    for split in (finding.split.replace("forget", "holdout", 1), "holdout"):
+        for owner in (BEFORE, label):
+            never = _finding(findings, owner, finding.name, split)
+            if never is not None and _kind(never) == _kind(finding):
+                return never
     return None
 
 
-def _anchor(findings: Findings, label: str, finding: Finding) -> tuple[float | None, str]:
-    if label != RETRAINED:
-        found = value(findings, RETRAINED, finding.name, finding.split)
-        if found is not None:
-            return found, RETRAINED
-    if finding.name.startswith(PREFIX):
-        return CHANCE, "chance"
-    found, chance = _holdout(findings, label, finding.name), finite(finding.extra.get("chance"))
-    if found is None and chance is not None:
-        return chance, "chance"
-    return (None, "") if found is None else (found, "rows never seen")
+def _anchor(findings: Findings, label: str, finding: Finding) -> tuple[Finding | None, str]:
+    never = _finding(findings, RETRAINED, finding.name, finding.split) if label != RETRAINED else None
+    if never is not None:
+        return never, RETRAINED
+    attack = finding.name.startswith(PREFIX)
+    never = None if attack else _holdout(findings, label, finding)
+    if never is not None:
+        return never, "rows never seen"
+    chance = CHANCE if attack else finite(finding.extra.get("chance"))
+    return (None, "") if chance is None else (Finding(name=finding.name, value=chance, n=0, split=finding.split), "chance")
+
+
+@dataclass(frozen=True)
+class _At:
+    """Where a finding is set between anchors: its value, and how far its 95% interval reaches down and up."""
+
+    value: float
+    reach: tuple[float, float] | None
+
+
+def _at(finding: Finding, ratios: bool) -> _At:
+    """A finding with a value; of truth ratios R, if `ratios`, the mean of R / (1 + R).
+
+    The score of a truth ratio, min(R, 1 / R), falls again beyond R = 1: a model pushed past the retrained one would look as if it knew.
+    """
+    if ratios:
+        rows = _shares(finding)
+        room = NormalDist().inv_cdf(0.975) * stdev(rows) / math.sqrt(len(rows)) if len(rows) > 1 else None
+        return _At(fmean(rows), None if room is None else (room, room))
+    value, low, high = finite(finding.value) or 0.0, finite(finding.low), finite(finding.high)
+    return _At(value, None if low is None or high is None else (value - low, high - value))
+
+
+def _shares(finding: Finding) -> list[float]:
+    """R / (1 + R) of every row of a truth ratio that keeps log R, else nothing."""
+    ratios = finding.extra.get("log_ratio") if finding.name == "truth-ratio" else None
+    return [(1 + math.tanh(x / 2)) / 2 for part in ratios if (x := finite(part)) is not None] if isinstance(ratios, list | tuple) else []
 
 
 def _place(findings: Findings, label: str, finding: Finding) -> Place | None:
-    after = finite(finding.value)
-    if after is None:
+    shown = finite(finding.value)
+    if shown is None:
         return None
     about = measure(finding.name)
-    before = value(findings, BEFORE, finding.name, finding.split) if label != BEFORE else None
-    anchor, anchor_name = _anchor(findings, label, finding)
+    old = _finding(findings, BEFORE, finding.name, finding.split) if label != BEFORE else None
+    never, anchor_name = _anchor(findings, label, finding)
+    ratios = all(_shares(one) for one in (finding, old, never) if one is not None)
+    mine, then, goal = _at(finding, ratios), None if old is None else _at(old, ratios), None if never is None else _at(never, ratios)
+    after, before, anchor = mine.value, None if then is None else then.value, None if goal is None else goal.value
     size = 1.0 if about.scale == "unit" else max(abs(x) for x in (before or 0.0, anchor or 0.0, after))
-    share, beyond = None, False
+    share, beyond, excess = None, False, None
     turned = before is not None and anchor is not None and (before - anchor) * about.knows < 0  # `before` knows less than the anchor
     if before is not None and anchor is not None and abs(before - anchor) > LEAST_GAP * size and not turned:
         share = finite((before - after) / (before - anchor))
@@ -187,17 +231,18 @@ def _place(findings: Findings, label: str, finding: Finding) -> Place | None:
         room = PAST if anchor_name != "chance" else PAST_CHANCE
         start = before if before is not None and turned else anchor
         beyond = direction != 0 and (start - after) * direction > room * size
-    slack = _slack(findings, finding) if anchor_name == RETRAINED else (0.0, 0.0)
-    return Place(finding, after, before, anchor, anchor_name, share, beyond, slack)
+        excess = (after - anchor) * (about.knows or 1) / (size or 1.0)
+    ends = [None if one is None else finite(one.value) for one in (old, never)]
+    return Place(finding, shown, ends[0], ends[1], anchor_name, share, beyond, excess, _apart(mine, goal))
 
 
-def _slack(findings: Findings, finding: Finding) -> tuple[float, float]:
-    """How far the interval of the retrained model's value reaches below and above that value."""
-    for other in findings.models[RETRAINED]:
-        if (other.name, other.split) == (finding.name, finding.split):
-            value, low, high = finite(other.value), finite(other.low), finite(other.high)
-            return (0.0, 0.0) if value is None or low is None or high is None else (value - low, high - value)
-    return 0.0, 0.0
+def _apart(one: _At, other: _At | None) -> float | None:
+    """How far two values lie apart, in 95% intervals of their difference; None where one is missing or the first has no interval."""
+    if other is None or one.reach is None:
+        return None
+    up, far = other.value > one.value, other.reach or (0.0, 0.0)
+    gap, room = abs(other.value - one.value), math.hypot(one.reach[up], far[not up])
+    return gap / room if room else math.inf if gap else 0.0
 
 
 def places(findings: Findings, label: str) -> list[Place]:

@@ -1,7 +1,8 @@
 """A sweep side by side: one row for each method, means over seeds with the lowest and the highest, and which rows nothing beats.
 
 A row is on the front if no other row is at least as near to the retrained model on the forget rows and keeps at least as much, with one of
-both better. Means over seeds are compared. Without a retrained model less forget probability counts as nearer.
+both better. Means over seeds are compared, of rows without failed seeds. Without a retrained model less forget probability counts as
+nearer.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Line:
     front: bool
     note: str
     place: int | None = None  # the number that stands for the row in the picture
+    ran: str = ""  # how many seeds gave values, where some failed
 
 
 @dataclass(frozen=True)
@@ -73,17 +75,23 @@ class Compared:
         """One sentence on the whole."""
         best = [f'"{line.label}"' if "," in line.label else line.label for line in self.lines if line.front]
         rows = f"{sum(bool(line.note != 'anchor') for line in self.lines)} rows, {self.seeds} seed{'s' if self.seeds != 1 else ''} each"
+        failed = sum(bool(line.ran) for line in self.lines)
+        rows += f" (fewer in {failed})" if failed else ""
         tuned = f", tuned with {self.trials} trials a method on rows that stay" if self.trials else ""
         return f"{rows}{tuned}; nothing beats {', '.join(best)} on both sides." if best else f"{rows}{tuned}."
 
     @property
     def markdown(self) -> str:
-        """A Markdown table; rows on the front are marked with a star, and bear the number that they have in the picture."""
+        """A Markdown table; rows on the front are marked with a star, and bear the number that they have in the picture.
+
+        A row with failed seeds says how many it is made of, `npo (1 of 3 seeds)`, and has no star.
+        """
         lines = ["| | " + " | ".join(self.columns) + " |", "|---" * (len(self.columns) + 1) + "|"]
         for line in self.lines:
             cells = [" ".join(part for part in cell if part) for cell in line.cells]
             place = "" if line.place is None else f"{line.place} "
-            lines.append(f"| {place}{line.label}{' *' if line.front else ''} | " + " | ".join(cells) + " |")
+            name = f"{place}{line.label}{line.ran and f' ({line.ran})'}{' *' if line.front else ''}"
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
         return "\n".join(lines) + "\n"
 
     @property
@@ -139,7 +147,8 @@ def compared(results: Mapping[str, Any]) -> Compared:
     knew, never = (finite(anchors.get(label, {}).get(FORGOTTEN)) for label in ("before", "retrained"))
     start = math.inf if knew is None else abs(knew - (never or 0.0))
     moved = {row: point for row, point in points.items() if point is not None and point.x.mean < MOVED * start}  # type: ignore[operator]
-    front = _front(moved)
+    whole = {row for row, found in rows.items() if not any("failed" in cell for cell in found)}
+    front = _front({row: point for row, point in moved.items() if row in whole})
     lines = [
         Line(label, tuple((number(finite(said.get(key))), "") for key in columns) + (("", ""),), False, "anchor")
         for label, said in (("original", anchors.get("before")), ("retrained", anchors.get("retrained"))) if said
@@ -149,7 +158,8 @@ def compared(results: Mapping[str, Any]) -> Compared:
         failed = [cell["failed"] for cell in found if "failed" in cell]
         note = f"{len(failed)} of {len(found)} seeds failed: {failed[0]}" if failed else ""
         cost = _cost(_seconds(found), retrain, failed) if failed or row not in judged else ("", "")
-        lines.append(Line(clean(row, 80), (*text, cost), row in front, clean(note, 300), place))
+        ran = f"{len(found) - len(failed)} of {len(found)} seeds" if failed else ""
+        lines.append(Line(clean(row, 80), (*text, cost), row in front, clean(note, 300), place, ran))
     titles = [_title(key) for key in columns] + ["cost, retrain = 1" if retrain.values else "processor seconds"]
     trials = max((len(found) for found in results.get("tuning", {}).values()), default=0)
     settings = tuple((clean(row, 80), clean(_settings(found[0]["method"]), 400)) for row, found in rows.items())

@@ -1,9 +1,10 @@
 """The verdict: one sentence that a person may act on, a pure function of the findings.
 
 It places the judged model between two anchors, `before` (knows the rows) and `retrained` (never knew them), on every forget-side
-measure and every attack, and says what happened to the rest. The word in front follows the WORST of these measures, and the sentence names
-every attack that works: no good score can hide it. An attack works if more than a fifth of the way between the anchors is not gone under it
-and its 95% interval does not hold the anchor. What was not measured is said, never counted as passed.
+measure and every attack, and says what happened to the rest. The word in front comes from the FIRST measure, the one that opens the
+sentence, and from the WORST: where the first looks gone and the worst does not, the model hides. The sentence names every attack that
+works: no good score can hide it. An attack works if more than a fifth of the way between the anchors is not gone under it and its interval,
+widened for the number of measures, does not hold the anchor. What was not measured is said, never counted as passed.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def _word(placed: list[Place], p_value: float | None) -> tuple[str, Tone]:
     plain = [place for place in placed if place.share is not None and not place.attack and not place.membership]
     asked = [place.share for place in plain if place.finding.name in SHOWN and place.finding.split == plain[0].finding.split]
     shown = max(asked, default=first)
-    anchored = any(place.anchor is not None and place.share is not None and not place.membership for place in placed)
+    anchored = bool(plain) and plain[0].anchor is not None
     least = min(shares)
     left, past = any(place.left for place in placed), any(place.past for place in placed)
     word: str
@@ -133,12 +134,12 @@ def _with_cost(word: str, tone: Tone, lost: float | None) -> tuple[str, Tone]:
 
 def _word_alone(placed: list[Place]) -> tuple[str, Tone]:
     """Without a model from before the change only the distance to never having known can be judged."""
-    excesses = [place.excess for place in placed if place.excess is not None]
-    if not excesses:
+    judged = [place for place in placed if place.excess is not None and not (place.attack and place.anchor_name == "chance")]
+    if not judged:
         return "No verdict", "unknown"
-    if max(excesses) > 0.1:
+    if any((place.excess or 0) > 0.1 and not place.held for place in judged):
         return "Known", "bad"
     if any(place.past for place in placed):
         return "Marked", "bad"
-    direct = any(place.anchor is not None and not place.membership for place in placed)
+    direct = any(not place.attack and not place.membership for place in judged)
     return ("Not seen to know them", "good") if direct else ("No sign of membership", "partly")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,7 +15,25 @@ from letheon.core.data import Data
 from letheon.core.encode import Encoded
 from letheon.core.forward import Batches
 
+if TYPE_CHECKING:
+    from letheon.core.run import Run
+
+    from .objective import Objective
+    from .parts import Sampler
+
 Rows = dict[str, np.ndarray]
+
+
+def plan_steps(objective: Objective, sampler: Sampler, data: Data, run: Run) -> list[Rows]:
+    """All steps of a training run, fixed before the first one."""
+    settings, sizes = objective.settings, {split: len(data[split]) for split in objective.splits}
+    sampler.start(data)
+    plan: list[Rows] = []
+    epoch = 0
+    while epoch < settings.epochs if settings.steps is None else len(plan) < settings.steps:
+        plan += [objective.planned(rows, epoch) for rows in sampler.epoch(sizes, objective.lead, settings.batch_size, run, epoch)]
+        epoch += 1
+    return plan[: settings.steps]
 
 
 @dataclass(frozen=True)

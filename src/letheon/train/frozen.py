@@ -32,13 +32,14 @@ def frozen_nll(subject: Subject, feed: Feed, split: str, run: Run, rows: np.ndar
         rows: which rows; None means all that the plan will draw.
     """
     found = torch.zeros(len(feed.encoded[split]), device=feed.device)
+    rows = feed.used(split) if rows is None else np.unique(rows)  # a row that came up in the batches of two processes would count twice
     with processes.agreed():
         for batch in feed.sweep(split, rows, shared=True):
             with run.autocast():
                 found[batch.rows] = Batches({split: batch}).nll(subject.module, split).per_row()
     processes.summed([found])
     left = torch.ones(len(found), dtype=torch.bool, device=feed.device)
-    left[torch.from_numpy(feed.used(split) if rows is None else rows).to(feed.device)] = False
+    left[torch.from_numpy(rows).to(feed.device)] = False
     return found.masked_fill_(left, float("nan"))
 
 

@@ -7,10 +7,10 @@ sums and the loop divides, a step does not depend on how it is cut or on how man
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,30 +26,19 @@ from letheon.core.run import Run, kept_as_found
 from letheon.core.subject import Subject
 
 from . import checkpoint, sharding
-from .feed import Feed, Rows
+from .feed import Feed, Rows, plan_steps
+from .lift import Lift
 from .means import count_of, forget_slope, retain_mean
-from .objective import Objective, TrainSettings
+from .objective import Objective
 from .order import write_order
 from .pace import optimizer_for, rate_factor
-from .parts import Part, Rule, Sampler, Term
+from .parts import Part, Rule
 from .progress import bar
 from .sharding import Sharded
 from .sharing import Share, has_gradient, same_weights, same_work, together
 from .signals import whole_step
 
 log = logging.getLogger("letheon")
-
-
-def plan_steps(objective: Objective, sampler: Sampler, data: Data, run: Run) -> list[Rows]:
-    """All steps of a training run, fixed before the first one."""
-    settings, sizes = objective.settings, {split: len(data[split]) for split in objective.splits}
-    sampler.start(data)
-    plan: list[Rows] = []
-    epoch = 0
-    while epoch < settings.epochs if settings.steps is None else len(plan) < settings.steps:
-        plan += [objective.planned(rows, epoch) for rows in sampler.epoch(sizes, objective.lead, settings.batch_size, run, epoch)]
-        epoch += 1
-    return plan[: settings.steps]
 
 
 @dataclass
@@ -65,57 +54,64 @@ class Trainer:
     """The state of one training run: a forked subject, its optimiser, and how far it has come."""
 
     def __init__(self, objective: Objective, subject: Subject, feed: Feed, run: Run, mark: str, sharded: Sharded | None = None):
-        settings = objective.settings
         self.objective, self.subject, self.feed, self.run, self.mark = objective, subject, feed, run, mark
         self.space, self.sharded = objective.space, sharded
-        self.rule: Rule = make(settings.rule, "train/rules")
+        self.rule: Rule = make(objective.settings.rule, "train/rules")
         self.rule.start(lambda rows: retain_mean(objective, subject, feed, run, rows))
         if sharded is not None:
             sharded.cut()
         self.named = {name: p for name, p in subject.module.named_parameters() if p.requires_grad}
         self.parameters = list(self.named.values())
-        self.optimizer = optimizer_for(self.parameters, settings)
-        self.step = 0
+        self.optimizer = optimizer_for(self.parameters, objective.settings)
+        self.step, self.finished = 0, False
+        self.lift = Lift(run)
         self.world, self.rank = processes.size(), processes.rank()
         self.rule_state: dict[str, Tensor] = {}  # as it was after the last whole step
 
-    def gradients(self, rows: Rows) -> _Measured:
-        """Put the gradient of one step into `.grad` of the parameters."""
+    def gradients(self, planned: Rows) -> _Measured:
+        """Put the gradient of one step into `.grad` of the parameters. It is taken again where float16 could not hold it."""
         objective = self.objective
-        rows = objective.drawn(self.subject, self.feed, rows, self.run)
+        rows = objective.drawn(self.subject, self.feed, planned, self.run)
         counts = self.feed.counts(rows)
         ours = rows if self.world == 1 else self.feed.share(rows, objective.tied, self.rank, self.world)
         separate: dict[str, list[Tensor]] = {}
         sums: dict[str, Tensor] = {}
         weights: dict[str, float] = {}
+        self.reached = bytearray(len(self.parameters))  # 1 where some term has a gradient, under a rule that wants them apart
         self.optimizer.zero_grad()
         with processes.agreed() if self.sharded is None else sharding.unbroken() as here:
             pieces = self.feed.micro_steps(ours, objective.tied)
             for piece, factor in sharding.padded(pieces, rows if self.sharded else None):
                 means = self._means(piece, counts, weights, factor)
                 for name, mean in means.items():
-                    sums[name] = sums.get(name, torch.zeros((), device=self.feed.device)) + mean.detach()
+                    sums[name] = sums.get(name, torch.zeros((), device=self.feed.device)) + self.lift.down(mean.detach())
                 if self.sharded is None or not self.rule.separate:
                     self._backward(means, weights, separate)
                 else:
-                    sharding.in_turn(means, lambda: self._means(piece, counts, weights, factor), self.parameters, separate)  # noqa: B023
+                    again = functools.partial(self._means, piece, counts, weights, factor)
+                    sharding.in_turn(means, again, self.parameters, separate, self.reached)
             own = self.space.terms(self.subject)  # on weights alone: each process brings its share
             weights |= {name: term.weight for name, term in own.items()}
-            self._backward({name: term.total / self.world for name, term in own.items()}, weights, separate)
+            self._backward({name: self.lift.up(term.total / self.world) for name, term in own.items()}, weights, separate)
             apart = self.parameters if self.sharded is None else []  # whose gradients are still to be added up
-            here.value = Share({name: float(value) for name, value in sums.items()}, weights, has_gradient(apart))
+            moved = bytes(self.reached) if self.rule.separate else has_gradient(apart)
+            here.value = Share({name: float(value) for name, value in sums.items()}, weights, moved)
         whole = together(here.all, apart, separate if self.rule.separate and self.sharded is None else None)
         more = {name: float(term.total.detach()) for name, term in own.items()}
-        return self._combined(separate, whole.means, whole.weights, more)
+        found = [g for each in separate.values() for g in each] if self.rule.separate else [p.grad for p in self.parameters]
+        if not self.lift.fits(found, whole.means):
+            return self.gradients(planned)
+        return self._combined(separate, whole, more)
 
     def _means(self, piece: Rows, counts: dict, weights: dict[str, float], factor: float) -> dict[str, Tensor]:
-        """The sums of the terms of one piece, divided by the counts of the whole step; puts their weights into `weights`."""
+        """Sums of the terms of one piece, lifted and divided by the counts of the whole step; puts their weights into `weights`."""
 
         def measured() -> dict[str, Tensor]:
             with self.run.autocast():
                 terms = self.objective.terms(self.subject, self.feed.batches(piece, apart=self.rule.separate))
             weights.update({name: term.weight for name, term in terms.items()})
-            return {name: term.total / max(1, count_of(self.objective.name(), counts, name, term)) for name, term in terms.items()}
+            units = {name: max(1, count_of(self.objective.name(), counts, name, term)) for name, term in terms.items()}
+            return {name: self.lift.up(term.total / units[name]) for name, term in terms.items()}
 
         if self.sharded is None:
             return measured()
@@ -124,21 +120,23 @@ class Trainer:
     def _backward(self, means: dict[str, Tensor], weights: dict[str, float], separate: dict[str, list[Tensor]]) -> None:
         if not means:
             return
+        names = [name for name, mean in means.items() if mean.requires_grad]
+        if not names:
+            raise MethodError(f"No weight that may move has a part in the loss of `{self.objective.name()}`", "Try `parameters=all`")
         if not self.rule.separate:
-            total = sum(weights[name] * mean for name, mean in means.items())
-            total.backward()
+            sum(weights[name] * mean for name, mean in means.items()).backward()
             return
-        names = list(means)
-        for i, name in enumerate(names):
-            found = torch.autograd.grad(means[name], self.parameters, retain_graph=i + 1 < len(names), allow_unused=True)
-            had = separate.setdefault(name, [torch.zeros_like(p) for p in self.parameters])
-            for total, part in zip(had, found, strict=True):
+        for name in means:
+            separate.setdefault(name, [torch.zeros_like(p) for p in self.parameters])
+        for name in names:
+            found = torch.autograd.grad(means[name], self.parameters, retain_graph=name != names[-1], allow_unused=True)
+            for k, part in enumerate(found):
                 if part is not None:
-                    total += part
+                    separate[name][k] += part
+                    self.reached[k] = 1
 
-    def _combined(
-        self, separate: dict[str, list[Tensor]], means: dict[str, float], weights: dict[str, float], more: dict[str, float]
-    ) -> _Measured:
+    def _combined(self, separate: dict[str, list[Tensor]], whole: Share, more: dict[str, float]) -> _Measured:
+        means, weights = whole.means, whole.weights
         for gradients in separate.values() if self.rule.separate else ([parameter.grad for parameter in self.parameters],):
             self.space.limit(gradients)
         values = means | more
@@ -147,8 +145,8 @@ class Trainer:
             parts = {name: Part(gradient, values[name], weights.get(name, 1.0)) for name, gradient in separate.items()}
             combined, told = self.rule.combine(parts, self.named, self.optimizer)
             more = more | told
-            for parameter, gradient in zip(self.parameters, combined, strict=True):
-                parameter.grad = gradient
+            for parameter, gradient, reached in zip(self.parameters, combined, whole.moved, strict=True):
+                parameter.grad = gradient if reached else None
         return _Measured(means, loss, more)
 
     def advance(self) -> dict[str, float]:
@@ -162,13 +160,15 @@ class Trainer:
         rate = settings.learning_rate * rate_factor(self.step, total, settings.warmup, settings.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        values = {"loss": measured.loss, **measured.means, **measured.more, "gradient_norm": norm, "learning_rate": rate}
         with whole_step():
             self.optimizer.step()
             self.space.stepped(self.subject)
             self.step += 1
             self.rule_state = self.rule.state()
+            self.finished = self.objective.done(values)
         self.objective.stepped(self.subject, self.step)
-        return {"loss": measured.loss, **measured.means, **measured.more, "gradient_norm": norm, "learning_rate": rate}
+        return values
 
     def _guard(self, measured: _Measured, norm: float) -> None:
         worst = max(map(abs, measured.means.values()), default=0.0)
@@ -189,7 +189,8 @@ class Trainer:
         if self.run.out is None or (self.rank and self.sharded is None):
             return None
         with whole_step():
-            return checkpoint.save(self.run.out, self.step, self.mark, self.named, self.optimizer, self.rule_state)
+            extra = self.rule_state | self.lift.state() | ({"loop/finished": torch.ones(1)} if self.finished else {})
+            return checkpoint.save(self.run.out, self.step, self.mark, self.named, self.optimizer, extra)
 
     def resume(self) -> None:
         """Go on from the newest checkpoint, if there is one. The first process reads it for all; of cut up weights each reads its part."""
@@ -199,13 +200,16 @@ class Trainer:
             return
         step, mark, folder = found
         if mark != self.mark:
-            what = "Settings, seed, model or data differ, or what the parameter space measured on another machine"
-            raise RunError(f"The checkpoint {folder} belongs to other work", f"{what}; use another `--out`")
+            hint = "Settings, seed, model or data differ, or what the parameter space measured on another machine; use another `--out`"
+            raise RunError(f"The checkpoint {folder} belongs to other work", hint)
         with processes.agreed():
             part = (self.rank, self.world) if self.sharded else None
             tensors = checkpoint.load(folder, part) if part or self.rank == 0 else None
         tensors = tensors if part else processes.sent(tensors, self.feed.device)
-        self.rule.restore(checkpoint.restore(folder, self.named, self.optimizer, tensors))
+        extra = checkpoint.restore(folder, self.named, self.optimizer, tensors)
+        self.finished = extra.pop("loop/finished", None) is not None
+        self.lift.restore(extra)
+        self.rule.restore(extra)
         self.step, self.rule_state = step, self.rule.state()
         self.run.rewind(step)
         log.info("resumed at step %d of %d", step, len(self.feed.plan))
@@ -246,8 +250,7 @@ def train(objective: Objective, subject: Subject, data: Data, run: Run) -> Subje
         sharding.check(objective)
     subject.check_finite()
     feed = feed_for(objective, subject, data, run)
-    before, digest = subject.digest, data.digest
-    settings = objective.settings.model_dump()
+    before, digest, settings = subject.digest, data.digest, objective.settings.model_dump()
     described = {"method": objective.name(), "settings": settings, "seed": run.seed, "data": digest, "before": before}
     began, cost = time.monotonic(), time.process_time()
     same_work(described)
@@ -261,8 +264,7 @@ def train(objective: Objective, subject: Subject, data: Data, run: Run) -> Subje
         trainer = Trainer(objective, after, feed, run, mark, sharded)
         trainer.resume()
         whole = trainer.step == 0 and trainer.world == 1  # this process's clock sees all of the work
-        for values in _steps(trainer):
-            run.record(step=trainer.step, **values)
+        _advance(trainer)
         notes = {**objective.finish(after), **space.finish()}
         for parameter in trainer.parameters:
             parameter.grad = None
@@ -277,20 +279,19 @@ def train(objective: Objective, subject: Subject, data: Data, run: Run) -> Subje
     return subject.changed(after.module, objective, data=digest, before=before, seed=run.seed, notes=notes)
 
 
-def _steps(trainer: Trainer) -> Iterator[dict[str, float]]:
-    """Advance to the end of the plan, writing checkpoints on the way and one when interrupted."""
+def _advance(trainer: Trainer) -> None:
+    """Go to the end of the plan, writing numbers and checkpoints on the way, and a checkpoint when interrupted."""
     run, total = trainer.run, len(trainer.feed.plan)
     with bar(run, trainer.objective.name(), total, trainer.step) as moved:
         try:
-            while trainer.step < total:
+            while trainer.step < total and not trainer.finished:
                 values = trainer.advance()
-                yield values
+                run.record(step=trainer.step, **values)
                 moved(values["loss"])
-                if trainer.objective.done(values):
-                    log.info("`%s` is done after step %d of %d", trainer.objective.name(), trainer.step, total)
-                    break
                 if run.checkpoint_every and (trainer.step % run.checkpoint_every == 0 or trainer.step == total):
                     trainer.save()
+            if trainer.finished:
+                log.info("`%s` is done after step %d of %d", trainer.objective.name(), trainer.step, total)
         except (KeyboardInterrupt, processes.Lost) as error:
             kept = trainer.save() if trainer.sharded is None else None
             hint = f"Go on with `--resume`{f'; {kept} holds all that was done' if kept else ''}"

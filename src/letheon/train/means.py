@@ -43,6 +43,8 @@ def count_of(owner: str, counts: Mapping[tuple[str, str], int], name: str, term:
 def retain_mean(objective: Objective, subject: Subject, feed: Feed, run: Run, rows: int) -> float:
     """Mean of the retain term over the first steps of the plan, as many as hold `rows` retain rows, with the weights as they are.
 
+    It is divided as in a step, by what the objective counts there.
+
     Raises:
         MethodError: the objective has no retain term.
     """
@@ -51,17 +53,18 @@ def retain_mean(objective: Objective, subject: Subject, feed: Feed, run: Run, ro
         raise MethodError(f"`{objective.name()}` has no retain term to measure", "Give one, as in `retain=nll`")
     steps, seen = [], 0
     for step in feed.plan:
-        steps.append({split: step[split] for split in retain.splits})
-        seen += max(map(len, steps[-1].values()))
+        steps.append(objective.drawn(subject, feed, step, run))
+        seen += max(len(step[split]) for split in retain.splits)
         if seen >= rows:
             break
     total, counted = 0.0, 0
     with processes.agreed() as here:
         for drawn in processes.share(steps):
             counts = feed.counts(drawn)
-            for k, piece in enumerate(feed.micro_steps(drawn, objective.tied)):
+            held = {split: drawn[split] for split in retain.splits}
+            for k, piece in enumerate(feed.micro_steps(held, objective.tied)):
                 with run.autocast():
-                    term = retain.term(subject, feed.batches(piece))
+                    term = objective.terms(subject, feed.batches(piece)).get("retain")
                 if term is not None:
                     total += float(term.total)
                     counted += count_of(objective.name(), counts, "retain", term) if k == 0 else 0
@@ -92,7 +95,7 @@ def forget_slope(objective: Objective, subject: Subject, feed: Feed, run: Run) -
         counts, leading = feed.counts(rows), len(step[lead])
         ours = k % processes.size() == processes.rank()
         for piece in feed.micro_steps(rows, objective.tied) if ours else ():
-            with run.autocast():
+            with run.autocast(lifted=False):
                 terms = objective.loss(subject, feed.batches(piece))
             loss = sum(term.weight * term.total / max(1, count_of(objective.name(), counts, name, term)) for name, term in terms.items())
             if not isinstance(loss, Tensor) or not loss.requires_grad:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import model_validator
 
 from letheon.core.data import Data
 from letheon.core.errors import MethodError
@@ -18,6 +19,7 @@ from letheon.core.settings import Choice, Field, Settings
 from letheon.core.subject import Subject
 
 from .feed import Feed, Rows
+from .guarded import unguarded
 from .parts import ParameterSpace, RetainTerm, Term
 
 __all__ = ["Field", "Objective", "ObjectiveSettings", "Term", "TrainSettings"]
@@ -45,6 +47,13 @@ class TrainSettings(Settings):
     parameters: Choice = Field("all", description="parameter space: which weights may move")  # type: ignore[assignment]
     rule: Choice = Field("sum", description="gradient rule: how the terms' gradients become one step")  # type: ignore[assignment]
     sampler: Choice = Field("paired", description="sampler: which rows meet in one step")  # type: ignore[assignment]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _epochs_given(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """`epochs` without `steps` takes the place of the steps that a method has by itself."""
+        own = cls.model_fields["steps"].default is not None
+        return {**values, "steps": None} if own and "epochs" in values and "steps" not in values else values
 
 
 class ObjectiveSettings(TrainSettings):
@@ -128,6 +137,7 @@ class Objective(Change):
                 found["retain"] = Term(term.total, term.per, term.of, term.weight * self.settings.retain_weight)
         return found
 
+    @unguarded
     def apply(self, subject: Subject, data: Data, run: Run) -> Subject:
         """Train. Returns a new subject; the given one does not change (unless it is disposable)."""
         from .loop import train

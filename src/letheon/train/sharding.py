@@ -145,6 +145,7 @@ def in_turn(
     again: Callable[[], dict[str, Tensor]],
     parameters: Sequence[nn.Parameter],
     separate: dict[str, list[Tensor]],
+    reached: bytearray,
 ) -> None:
     """Add the gradient of each term to its own in `separate`, from a pass of its own, whose one backward pass FSDP can follow.
 
@@ -153,12 +154,14 @@ def in_turn(
     Args:
         means: the terms of a first pass.
         again: takes another pass.
+        reached: one byte per parameter, set to 1 where some term has a gradient.
     """
     for k, name in enumerate(sorted({name for theirs in processes.exchanged(list(means)) for name in theirs})):
         found = again() if k else means
         (found[name] if name in found else 0.0 * sum(found.values())).backward()
         had = separate.setdefault(name, [torch.zeros_like(parameter) for parameter in parameters])
-        for total, parameter in zip(had, parameters, strict=True):
+        for at, parameter in enumerate(parameters):
             if parameter.grad is not None:
-                total += parameter.grad
+                had[at] += parameter.grad
+                reached[at] = 1
                 parameter.grad = None

@@ -28,7 +28,7 @@ class Share:
     Attributes:
         means: name of a term -> its sum here, divided by the count over the whole step.
         weights: their factors, and those of terms on weights alone.
-        moved: one byte per parameter, 1 where it has a gradient.
+        moved: one byte per parameter, 1 where it has a gradient from some term.
     """
 
     means: dict[str, float]
@@ -51,6 +51,7 @@ def together(shares: Sequence[Share], parameters: Sequence[nn.Parameter], separa
     if len(shares) == 1:
         return shares[0]
     weights = {name: weight for share in shares for name, weight in share.weights.items()}
+    moved = bytes(map(max, *(share.moved for share in shares)))
     means: dict[str, float] = {}
     for share in shares:
         for name, mean in share.means.items():
@@ -61,14 +62,13 @@ def together(shares: Sequence[Share], parameters: Sequence[nn.Parameter], separa
         for name in [*means, *(name for name in weights if name not in means)]:
             separate[name] = had[name] if name in had else [torch.zeros_like(parameter) for parameter in parameters]
         processes.summed([gradient for gradients in separate.values() for gradient in gradients])
-        return Share(means, weights, b"")
-    flags = zip(*(share.moved for share in shares), strict=True)
-    moved = [parameter for parameter, some in zip(parameters, flags, strict=True) if any(some)]
-    for parameter in moved:
+        return Share(means, weights, moved)
+    some = [parameter for k, parameter in enumerate(parameters) if moved[k]]
+    for parameter in some:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    processes.summed([parameter.grad for parameter in moved if parameter.grad is not None])
-    return Share(means, weights, b"")
+    processes.summed([parameter.grad for parameter in some if parameter.grad is not None])
+    return Share(means, weights, moved)
 
 
 def same_work(described: Mapping[str, Any]) -> None:

@@ -21,7 +21,8 @@ KNOWN = {
     "truth-ratio": Measure(
         "truth ratio",
         "Whether the model prefers a true answer in new words over wrong answers of the same form.",
-        "On the forget split, best where the retrained model is; elsewhere more is better.",
+        "On the forget split, best where the retrained model is; elsewhere more is better. The forget score, the mean of min(R, 1 / R),"
+        " falls again beyond R = 1, so the way is measured by the mean of R / (1 + R), which only rises.",
         -1,
     ),
     "forget-quality": Measure(

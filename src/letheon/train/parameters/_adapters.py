@@ -46,7 +46,8 @@ def adapted(subject: Subject, settings: Any, run: Run, purpose: str) -> Subject:
         hint = "Merge it first with `--set subject.merge=true`, or train it with `--set parameters=layers:pattern=lora_`"
         raise MethodError(f"`{subject.name}` has an adapter already, and a second one cannot be put around it", hint)
 
-    targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
+    given = [settings.targets] if isinstance(settings.targets, str) else list(settings.targets)
+    targets = given[0] if given == ["all-linear"] else given  # peft takes any other plain string for a regular expression
     config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM")
     try:
         # peft draws from the global generator: give it a state of our own, and put back the old one.

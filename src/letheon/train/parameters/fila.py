@@ -89,7 +89,7 @@ class FILA(ParameterSpace):
             total = 0
             with processes.agreed() as here:
                 for batch in (feed.batch(split, some.tolist()) for some in processes.share(rows.split(self.settings.batch_size))):
-                    with run.autocast():
+                    with run.autocast(lifted=False):
                         nll = Batches({split: batch}).nll(subject.module, split).values
                     gradients = torch.autograd.grad(nll.mean(), [part.weight for part in parts.values()])
                     for name, gradient in zip(parts, gradients, strict=True):

@@ -64,10 +64,10 @@ class ReGLU(ParameterSpace):
             MethodError: there is nothing to adapt.
         """
         settings, parts = self.settings, targets_of(subject, self.settings, run)
-        moments = {split: second_moments(subject, feed, split, list(parts), settings.samples, run) for split in self.splits}
+        outputs = {split: summed_outputs(subject, feed, split, list(parts), settings.samples, run) for split in self.splits}
         self.found, self.held = {}, {}
         for name, part in parts.items():
-            forget, retain = (moments[split].pop(name) for split in self.splits)
+            forget, retain = (second_moment(outputs[split].pop(name)) for split in self.splits)
             out = len(forget)
             most = min(MOST, max(1, out // 4)) if settings.retain_rank is None else min(settings.retain_rank, out)
             q, self.held[name] = subspaces(forget, retain, min(settings.rank, out), most, settings.beta, settings.ridge)
@@ -102,11 +102,13 @@ def leak(b: Tensor, held: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def second_moments(subject: Subject, feed: Feed, split: str, names: list[str], samples: int, run: Run) -> dict[str, Tensor]:
-    """Mean of h h' over random rows of a split, (out, out) float64, by name of the layer; h: its output summed over a row's tokens."""
+def summed_outputs(subject: Subject, feed: Feed, split: str, names: list[str], samples: int, run: Run) -> dict[str, Tensor]:
+    """H of random rows of a split, (n, out) float64, by name of the layer: its output summed over the tokens of a row."""
     rows = torch.randperm(len(feed.encoded[split]), generator=run.rng("reglu", split))[:samples].numpy()
     outs = {name: len(matrix(subject.module.get_submodule(name))) for name in names}
-    found = {name: torch.zeros(out, out, dtype=torch.float64, device=feed.device) for name, out in outs.items()}
+    found = {name: torch.zeros(len(rows), out, dtype=torch.float64, device=feed.device) for name, out in outs.items()}
+    place = torch.zeros(len(feed.encoded[split]), dtype=torch.long)
+    place[rows] = torch.arange(len(rows))
     with processes.agreed():
         for batch in feed.sweep(split, rows, shared=True):
             real = (torch.arange(batch.ids.shape[1], device=batch.ids.device) < batch.lengths[:, None])[..., None]  # (b, t, 1)
@@ -114,9 +116,14 @@ def second_moments(subject: Subject, feed: Feed, split: str, names: list[str], s
                 subject.module(input_ids=batch.ids, use_cache=False)
             for name in names:
                 h = (seen[name].reshape(*batch.ids.shape, -1) * real).double().sum(1)  # (b, out)
-                found[name] += h.T @ h / len(rows)
+                found[name][place[batch.rows.cpu()].to(feed.device)] = h
     processes.summed(list(found.values()))
     return found
+
+
+def second_moment(h: Tensor) -> Tensor:
+    """H' H / n of H (n, out)."""
+    return h.T @ h / len(h)
 
 
 def subspaces(forget: Tensor, retain: Tensor, rank: int, retain_rank: int, beta: float, ridge: float) -> tuple[Tensor, Tensor]:

@@ -165,7 +165,7 @@ def nll_slope(subject: Subject, feed: Feed, run: Run) -> dict[str, Tensor]:
     total = {name: torch.zeros_like(parameter) for name, parameter in named.items()}
     with processes.agreed():
         for batch in feed.sweep("forget", np.arange(len(feed.encoded["forget"])), shared=True):
-            with run.autocast():
+            with run.autocast(lifted=False):
                 nll = Batches({"forget": batch}).nll(subject.module, "forget").sum()
             for name, part in zip(named, torch.autograd.grad(nll, list(named.values()), allow_unused=True), strict=True):
                 if part is not None:

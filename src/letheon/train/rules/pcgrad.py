@@ -7,7 +7,8 @@ Terms that do not conflict are added as they are, so with orthogonal or friendly
 one-sided form: only that term gives way, to all others in turn, which stay whole. With `metric` = adam the inner product is that of
 Adam's denominators, and the one-sided form is `geometric` without its cut where the overlap helps. The paper draws the order of j anew in
 every step; two terms leave no choice, and with more the order moves on by one each step, so that runs repeat and resume. One term alone
-is the plain sum. arXiv:2001.06782. Card: geometric-unlearning (its one-sided form).
+is the plain sum. A term of weight 0 is switched off: nothing gives way to it. arXiv:2001.06782. Card: geometric-unlearning (its
+one-sided form).
 """
 
 from __future__ import annotations
@@ -58,10 +59,13 @@ class PCGrad(Rule):
         Raises:
             MethodError: no term has the name in `yields`.
         """
-        names, total, conflicts = sorted(parts), None, 0
         gives = self.settings.yields
-        if gives not in ("all", *names):
-            raise MethodError(f"`pcgrad` lets the term `{gives}` give way, but the terms are {', '.join(names)}", "Name one in `yields`")
+        if gives not in ("all", *parts):
+            there = ", ".join(sorted(parts))
+            raise MethodError(f"`pcgrad` lets the term `{gives}` give way, but the terms are {there}", "Name one in `yields`")
+        names, total, conflicts = sorted(name for name, part in parts.items() if part.weight), None, 0
+        if not names:
+            return weighted_sum(parts.values()), {"conflicts": 0.0}
         over = denominators(named, optimizer, self.settings.metric)
         shift = self.step % len(names)
         order = names[shift:] + names[:shift]
