@@ -162,7 +162,8 @@ def formats() -> Iterator[str]:
     for title, model, meaning in told:
         yield from (f"## {title}", "", meaning, "", *fields(model))
     about = "Beside the weights of every model that letheon writes; other tools ignore it. `encoder`: template, system message and"
-    about += " longest row; `guards`: folders of watches; `lineage`: every method applied so far, oldest first, each with"
+    about += " longest row; `guards`: folders of watches; `made`: for a sweep's own models, what they were"
+    about += " made with; `lineage`: every method applied so far, oldest first, each with"
     yield from ("## letheon.json", "", about, "")
     comments = dict(re.findall(r"^    (\w+): .*?# (.*)$", Path(subject.__file__).read_text(encoding="utf-8"), re.MULTILINE))
     steps = subject.Step.__annotations__.items()
