@@ -207,7 +207,10 @@ def test_the_desk_does_not_keep_what_it_forgot(desk, made):
     left = bytes_of(desk)
     assert [text for text in (NAMES[0], *rows, "Zanthe", "Quibbleforth") if text.encode() in left] == []
     assert json.dumps(NAMES[0]).encode() not in left
-    assert Findings.load(desk.models_folder / "0001").leftovers == ()
+    found = Findings.load(desk.models_folder / "0001")
+    assert found.leftovers == ()
+    assert '"digest"' not in json.dumps(found.context["data"]) and '"data"' not in json.dumps(found.context["subjects"])
+    assert found.context["data"]["splits"]["forget"] == {"rows": len(rows) + 1}
     assert (desk.hits(request.id), desk.review(request.id).exists()) == ([], False)
     assert desk.check() == []
     again = about(desk, NAMES[0])

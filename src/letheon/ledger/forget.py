@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from letheon.core.errors import RunError
 
@@ -24,9 +24,20 @@ if TYPE_CHECKING:
 
 
 def stripped(findings: Findings) -> Findings:
-    """Findings without what rows say: the worst leftovers, and values that are text."""
+    """Findings without what rows say: the worst leftovers, values that are text, and digests by which rows can be tried one by one."""
     models = {label: tuple(map(_bare, found)) for label, found in findings.models.items()}
-    return findings.model_copy(update={"leftovers": (), "models": models})
+    return findings.model_copy(update={"leftovers": (), "models": models, "context": _undigested(findings.context)})
+
+
+def _undigested(context: dict[str, Any]) -> dict[str, Any]:
+    """How it was measured, without digests of the data, of its splits, and of the data of each step that made a model."""
+    data = {key: value for key, value in context.get("data", {}).items() if key != "digest"}
+    data["splits"] = {name: {"rows": facts["rows"]} for name, facts in data.get("splits", {}).items()}
+    subjects = {}
+    for label, facts in context.get("subjects", {}).items():
+        steps = [{key: value for key, value in step.items() if key != "data"} for step in facts["lineage"]]
+        subjects[label] = {**facts, "lineage": steps}
+    return {**context, "data": data, "subjects": subjects}
 
 
 def _bare(one: Finding) -> Finding:
