@@ -10,12 +10,13 @@ Reads the tables that `letheon sweep` writes (`table.md`), or a page that holds 
     back   (relearned - that of the retrained) / (that of the original - that of the retrained), at least 0
     score  harmonic mean of gone and kept
 
-`back` is shown and not scored. A method that is not in every table comes after those that are.
+`back` is shown and not scored. A method that is not in every table comes after those that are; rows with failed seeds are left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import sys
 from pathlib import Path
@@ -37,7 +38,10 @@ def tables(text: str) -> list[Table]:
             head = []
         elif head and not set(cells[0] or "-") <= set("-: "):
             name = re.sub(r"^\d+ ", "", cells[0]).removesuffix(" *")
-            found[-1][name] = {key: float(cell.split()[0]) for key, cell in zip(head[1:], cells[1:], strict=True) if cell}
+            means = {key: cell.split()[0] for key, cell in zip(head[1:], cells[1:], strict=True) if key in (LEFT, KEPT, BACK) and cell}
+            with contextlib.suppress(KeyError, ValueError):
+                if not name.endswith(" seeds)"):
+                    found[-1][name] = {key: float(means[key]) for key in (LEFT, KEPT, BACK)}
     return [table for table in found if {"original", "retrained"} <= set(table)]
 
 

@@ -113,7 +113,7 @@ def test_tables_of_several_sweeps_are_joined_in_the_order_of_the_worst(tmp_path)
     anchors = "| original | 0.9 | 0.6 | 0.9 |  |\n| retrained | 0.1 | 0.5 | 0.1 |  |\n"
     first = "| 1 a, b * | 0.1 [0.0, 0.2] | 0.5 [0.4, 0.6] | 0.5 | 3 |\n| 2 c | 0.9 | 0.6 | 0.9 | 3 |\n| 3 alone | 0.1 | 0.5 | 0.05 | 3 |\n"
     page = tmp_path / "page.md"
-    second = "| 1 c | 0.3 | 0.25 | 0.1 | 3 |\n| 2 a, b | 0.0 | 0.5 | 0.3 | 3 |\n"
+    second = "| 1 c | 0.3 | 0.25 | 0.1 | 3 |\n| 2 a, b | 0.0 | 0.5 | 0.3 | 3 |\n| none |  |  |  | failed |\n| alone (1 of 3 seeds) | 0.1 | 0.5 | 0.1 | 3 |\n"
     page.write_text(f"# x\n\n| other | table |\n|---|---|\n| 1 | 2 |\n\n{head}{anchors}{first}\ntext\n\n{head}{anchors}{second}")
     said = subprocess.run([sys.executable, BENCHMARKS / "across.py", page], capture_output=True, text=True, check=True).stdout.splitlines()
     assert said[2:] == [
