@@ -107,3 +107,14 @@ def test_a_trained_model_is_not_reused_for_another_maker_settings_or_rows(world,
     refused(letheon, world, path, "swept/original was made with `epochs` 1, and the sweep says 2", more=asked(epochs=2))
     refused(letheon, world, path, "The rows have changed since swept/original was made", more=asked(people=44))
     assert letheon("sweep", path, "-q", *asked()).code == 0 and digests(world / "swept") == made
+
+
+def test_a_retrained_model_that_learned_other_rows_is_warned_of_once(world, letheon):
+    shutil.copytree(world / "model", world / "never")
+    path, notes, more = plan(world, ONE, seeds="[0]"), world / "never" / "letheon.json", ("-q", "--set", "base.retrained=hf:path=never")
+    step = {"method": "finetune", "settings": {}, "seed": 0, "data": "", "before": "", "version": "0"}
+    lineage = [{**step, "notes": {"learned_split": "kept", "learned_texts": "0" * 64}}]
+    notes.write_text(json.dumps({**json.loads(notes.read_text()), "lineage": lineage}))
+    said = letheon("sweep", path, *more, "--set", "base.data=authors:people=40", "--set", "base.audit.limit=2")
+    assert said.code == 0 and said.err.count("the retrained model learned other rows than the `kept` split") == 1, said.err
+    assert "retrained model learned" not in letheon("sweep", path, *more, "--set", "out=elsewhere").err  # rows that say nothing of `kept`

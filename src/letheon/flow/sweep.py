@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ from .grid import ANEW, Axes, Cell, Sweep, axes, cells, recipe
 from .inputs import check_same, with_models
 
 if TYPE_CHECKING:
+    from letheon.core.subject import Step
+
     from .cluster import Each
 
 log = logging.getLogger("letheon")
@@ -59,14 +61,19 @@ def swept(plan: Sweep, *, force: bool = False, progress: bool = True, ray: str |
 def _all(plan: Sweep, methods: list[Axes], out: Path, progress: bool, each: Each) -> dict[str, Any]:
     """Every cell, and the table and page at the end."""
     from letheon.core.files import write_text
+    from letheon.core.learned import taught_otherwise
     from letheon.report import sweep as page
 
     from . import stages
 
-    rows = functools.cache(lambda: stages.load_data(recipe(plan, {"name": "none"}, 0, out).data))
-    plan = with_models(plan, rows, progress=progress)
+    data = functools.cache(lambda: stages.load_data(recipe(plan, {"name": "none"}, 0, out).data))
+    plan = with_models(plan, data, progress=progress)
+    retraining = _retraining(plan)
     with _quiet():
-        check_same(plan, methods, rows)
+        check_same(plan, methods, data)
+        strange = taught_otherwise(retraining, data()) if retraining else None
+    if strange is not None:
+        log.warning("%s", strange)
     chosen, tuning = _chosen(plan, methods, each, progress=progress)
     jobs = cells(plan, chosen)
     found = _each(each, _cell, [(cell, plan.models) for cell in jobs], "cells", progress, unfit=(DataError,))
@@ -79,7 +86,8 @@ def _all(plan: Sweep, methods: list[Axes], out: Path, progress: bool, each: Each
         for cell, result in zip(jobs, found, strict=True)
     ]
     results = {"out": str(out), "seeds": list(plan.seeds), "columns": list(plan.columns), "tuning": tuning, "cells": rows}
-    results["retrain_processor_seconds"] = _spent_on_retraining(plan)
+    spent = [step.notes.get("processor_seconds") for step in retraining]
+    results["retrain_processor_seconds"] = sum(spent) if spent and all(isinstance(each, int | float) for each in spent) else None
     results["anchors"] = next((row.pop("anchors") for row in rows if "anchors" in row), {})
     for row in rows:
         row.pop("anchors", None)
@@ -125,15 +133,13 @@ def _check_folder(out: Path) -> None:
         raise RunError(f"{out} holds things that a sweep did not write, first `{strange[0]}`", "Choose another `out`")
 
 
-def _spent_on_retraining(plan: Sweep) -> float | None:
-    """Processor seconds of the training that made the retrained model, where its folder says so."""
+def _retraining(plan: Sweep) -> Sequence[Step]:
+    """How the retrained model was made, where its folder says so."""
     from letheon.subjects._fit import notes_of
 
     choice = recipe(plan, {"name": "none"}, 0, Path(plan.out)).retrained
     folder = Path(str(choice.settings.get("path"))) if choice is not None else None
-    steps = notes_of(folder)[1] if folder is not None and folder.is_dir() else ()
-    spent = [step.notes.get("processor_seconds") for step in steps]
-    return sum(spent) if spent and all(isinstance(each, int | float) for each in spent) else None
+    return notes_of(folder)[1] if folder is not None and folder.is_dir() else ()
 
 
 def _chosen(plan: Sweep, methods: list[Axes], each: Each, *, progress: bool) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
