@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -124,3 +125,12 @@ def test_a_reader_that_goes_away_is_no_error():
     shell = f"{sys.executable} -c '{code}' methods --json | head -n 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", shell], capture_output=True, text=True, timeout=60)
     assert done.stdout == "[\n" and "Traceback" not in done.stderr and "Broken" not in done.stderr
+
+
+@pytest.mark.parametrize(("given", "there"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "active"}, "active")])
+def test_threads_that_wait_sleep_unless_told_otherwise(given, there):
+    code = "import os, sys; sys.argv = ['letheon', '--version']; from letheon.cli.main import main; main()"
+    code += "; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    around = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"} | given
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=around).stdout.split()
+    assert said[-2:] == [there, "False"]

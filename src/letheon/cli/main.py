@@ -130,7 +130,8 @@ def _settled(arguments: list[str], process: bool) -> Iterator[None]:
     """Messages on stderr inside the block, and nothing from other packages; all as it was afterwards.
 
     Args:
-        process: this is a process of its own: a request to end (SIGTERM) then saves a checkpoint as Ctrl-C does.
+        process: this is a process of its own: a request to end (SIGTERM) then saves a checkpoint as Ctrl-C does, and threads that wait for
+            others sleep, where torch lets them run in circles: beside any other busy process that takes many times as long.
     """
     logger, handler, token = logging.getLogger("letheon"), Messages(), ARGUMENTS.set(tuple(arguments))
     level, others = logger.level, {name: logging.getLogger(name).level for name in _LOUD}
@@ -139,6 +140,7 @@ def _settled(arguments: list[str], process: bool) -> Iterator[None]:
     for name in others:
         logging.getLogger(name).setLevel(logging.ERROR)
     if process:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded, which is later
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
