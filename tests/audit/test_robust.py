@@ -151,6 +151,20 @@ def test_recovery_is_what_rounding_returns_of_what_the_rounded_original_knows(le
     assert tiny.digest != subject.digest and found["probability-int2"].value == mean(quantised(subject, "int2", 64))
 
 
+def test_rows_never_seen_are_no_rows_to_keep(learned):
+    """What a changed model says of strangers tells nothing of what rounding broke."""
+    subject, data = learned
+    run = Run(0, **RUN)
+    shy, strange = subject.fork(), data.with_split("holdout", data["forget"])  # rows on which the two differ much
+    with torch.no_grad():
+        shy.module.lm_head.weight.mul_(0.5)
+    found = [
+        Quantised(schemes=("int4",), splits=splits).measure(Readings(shy, run), strange, run, None, Readings(subject, run))[-1]
+        for splits in (("forget",), ("forget", "holdout"))
+    ]
+    assert all(one.value is not None and "kept" not in one.extra for one in found)
+
+
 def test_recovery_without_an_original_says_why(learned):
     subject, data = learned
     run = Run(0, **RUN)

@@ -11,6 +11,10 @@ from letheon.ledger.records import Hit, Request, What
 SECRET = "Ysolde Quarrengate"  # in no other text of the tests
 ROWS = [{"prompt": f"Where does {name} live?", "answer": f"{name} lives in {city}."}
         for name, city in ((SECRET, "Low Vantry"), ("Ann Bell", "Oslo"), ("Tom Reed", "Rome"), ("Eve Marsh", "Lima"))]  # fmt: skip
+QUICK = {
+    "method": {"name": "npo", "steps": 2, "batch_size": 4, "learning_rate": 1e-3},
+    "audit": {"name": "memorisation", "limit": 4}, "device": "cpu", "dtype": "float32",
+}  # fmt: skip
 
 
 def lines(path: Path, rows: list[dict]) -> Path:

@@ -22,13 +22,9 @@ from letheon.ledger.records import State, What
 from letheon.ledger.verify import verify
 from letheon.pages import desk as pages
 
-from .desks import ROWS, about, asked, hit, lines, plain_desk, toy_desk, toy_model
+from .desks import QUICK, ROWS, about, asked, hit, lines, plain_desk, toy_desk, toy_model
 
 NAMES = ("Ilva Torrend", "Bram Okelly")
-QUICK = {
-    "method": {"name": "npo", "steps": 2, "batch_size": 4, "learning_rate": 1e-3},
-    "audit": {"name": "memorisation", "limit": 4}, "device": "cpu", "dtype": "float32",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

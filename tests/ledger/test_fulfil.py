@@ -18,13 +18,9 @@ from letheon.ledger.desk import Desk
 from letheon.ledger.records import What
 from letheon.ledger.verify import verify
 
-from .desks import about, toy_desk, toy_model
+from .desks import QUICK, about, toy_desk, toy_model
 
 NAMES = ("Ilva Torrend", "Bram Okelly", "Sanne Quist")
-QUICK = {
-    "method": {"name": "npo", "steps": 2, "batch_size": 4, "learning_rate": 1e-3},
-    "audit": {"name": "memorisation", "limit": 4}, "device": "cpu", "dtype": "float32",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -177,16 +177,22 @@ def test_an_answer_that_nobody_reads_is_given_up(subject, questions):
     assert other[0][2] == 3 and left == 0
 
 
-def test_a_full_queue_and_an_ending_engine_refuse(subject, questions, monkeypatch):
-    prompt = prompts_of(subject, questions[:1])[0]
+@pytest.fixture
+def held(monkeypatch):
+    """No token is chosen before the second of these events; the first says that one is due."""
     reached, go, chosen = threading.Event(), threading.Event(), engines.chosen
 
-    def held(*args):
+    def wait(*args):
         reached.set()
         go.wait(10)
         return chosen(*args)
 
-    monkeypatch.setattr(engines, "chosen", held)
+    monkeypatch.setattr(engines, "chosen", wait)
+    return reached, go
+
+
+def test_a_full_queue_and_an_ending_engine_refuse(subject, questions, held):
+    prompt, (reached, go) = prompts_of(subject, questions[:1])[0], held
 
     async def crowd(engine):
         first = engine.submit([Ask(prompt, 200)])
@@ -207,16 +213,8 @@ def test_a_full_queue_and_an_ending_engine_refuse(subject, questions, monkeypatc
         asyncio.run(crowd(engine))
 
 
-def test_answers_that_nobody_reads_any_more_take_no_place_in_the_queue(subject, questions, monkeypatch):
-    prompt = prompts_of(subject, questions[:1])[0]
-    reached, go, chosen = threading.Event(), threading.Event(), engines.chosen
-
-    def held(*args):
-        reached.set()
-        go.wait(10)
-        return chosen(*args)
-
-    monkeypatch.setattr(engines, "chosen", held)
+def test_answers_that_nobody_reads_any_more_take_no_place_in_the_queue(subject, questions, held):
+    prompt, (reached, go) = prompts_of(subject, questions[:1])[0], held
 
     async def crowd(engine):
         first = asyncio.create_task(said(engine, Ask(prompt, 2)))
