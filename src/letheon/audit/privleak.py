@@ -21,7 +21,7 @@ from letheon.core.method import Audit
 from letheon.core.run import Run
 from letheon.core.settings import Field, Settings
 from letheon.maths.membership import privleak
-from letheon.maths.stats import RESAMPLES, auc, auc_interval, percentiles, resampled_auc
+from letheon.maths.stats import RESAMPLES, auc, drawn_areas, percentiles
 
 from ._attacks import min_k
 from ._parts import cut, finding, generator, missing, nothing
@@ -67,14 +67,8 @@ class PrivLeak(Audit):
         n = len(scores[0][0])
         spread = None
         if min(n, len(scores[0][1])) > 1:
-            drawn = [_drawn(pair, area, generator(run, where, other)) for pair, area in zip(scores, areas, strict=True)]  # the same rows
+            drawn = [drawn_areas(*pair, generator(run, where, other)) for pair in scores]  # the same rows for both models
             never = drawn[1] if reference is not None else [np.full(RESAMPLES, 0.5)]
             spread = percentiles(np.concatenate([100 * (r - a)[r < 1] / (1 - r[r < 1]) for a in drawn[0] for r in never]))
         known = {"n": n, "interval": spread, "direction": "reference", "extra": extra}
         return [finding(self, "privleak", where, value, note="; ".join(part for part in notes if part), **known)]
-
-
-def _drawn(pair: list[np.ndarray], area: float | None, draw: np.random.Generator) -> list[np.ndarray]:
-    """Resampled areas, (B,), or of sides that do not overlap the two ends of the area's interval, (B,) each."""
-    ends = auc_interval(*pair, draw) if area in (0.0, 1.0) else None
-    return [resampled_auc(*pair, draw)] if ends is None else [np.full(RESAMPLES, end) for end in ends]

@@ -35,7 +35,7 @@ from letheon.core.run import Run
 from letheon.core.settings import Field, Settings
 from letheon.maths.membership import privleak
 from letheon.maths.recall import segment_means, without_last
-from letheon.maths.stats import RESAMPLES, auc, auc_interval, percentiles, resampled_auc
+from letheon.maths.stats import RESAMPLES, auc, drawn_areas, percentiles
 
 from ._attacks import min_k, min_k_plus
 from ._parts import cut, finding, generator, missing, nothing
@@ -116,7 +116,7 @@ class TextPrivacy(Audit):
     ) -> tuple[float, float] | None:
         if min(map(len, scores[0])) < 2:
             return None
-        drawn = [_drawn(pair, generator(run, *sides)) for pair in scores]  # the same texts for both models
+        drawn = [[1 - area for area in drawn_areas(*pair, generator(run, *sides))] for pair in scores]  # the same texts for both models
         never = drawn[1] if len(drawn) > 1 else [np.full(RESAMPLES, 0.5)]
         return percentiles(size(np.concatenate([100 * (a - r)[r > 0] / r[r > 0] for a in drawn[0] for r in never])))
 
@@ -124,12 +124,6 @@ class TextPrivacy(Audit):
         """A membership score per text, (n,)."""
         score = {"min-k": partial(min_k, share=self.settings.share), "min-k++": partial(min_k_plus, share=self.settings.share)}
         return np.round(score.get(self.settings.statistic, mean_log_probability)(readings, split), DIGITS)
-
-
-def _drawn(pair: list[np.ndarray], draw: np.random.Generator) -> list[np.ndarray]:
-    """Resampled areas, (B,), or of sides that do not overlap the two ends of the area's interval, (B,) each."""
-    ends = auc_interval(*pair, draw) if auc(*pair) in (0.0, 1.0) else None
-    return [1 - resampled_auc(*pair, draw)] if ends is None else [np.full(RESAMPLES, 1 - end) for end in ends]
 
 
 def mean_log_probability(readings: Readings, split: Split) -> np.ndarray:

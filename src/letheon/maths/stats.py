@@ -139,6 +139,15 @@ def auc_interval(members: np.ndarray, others: np.ndarray, generator: np.random.G
     return percentiles(resampled_auc(members, others, generator))
 
 
+def drawn_areas(members: np.ndarray, others: np.ndarray, generator: np.random.Generator) -> list[np.ndarray]:
+    """Areas that stand for what is uncertain of `auc`, (B,) each, to carry it into another quantity.
+
+    Those of resamples, or of sides that do not overlap the two ends of `auc_interval`.
+    """
+    ends = auc_interval(members, others, generator) if auc(members, others) in (0.0, 1.0) else None
+    return [resampled_auc(members, others, generator)] if ends is None else [np.full(RESAMPLES, end) for end in ends]
+
+
 def _area_bound(m: int, n: int) -> float:
     """The smallest area whose normal interval still reaches 1, for sides of m and n scores."""
     z2, pairs = 1.959963984540054**2, (m + n) / 2 - 1
